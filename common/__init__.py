@@ -1,0 +1,1 @@
+"""What both sides need: code that sees only its arguments."""

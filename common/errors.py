@@ -1,0 +1,30 @@
+"""The one error tree: each text says what was expected, what came, what to do.
+
+It lives in ``common`` because every zone raises it. Inside ``client`` no message
+may hold a data value, and nothing of a message leaves the client: the exit door
+(``client/release.py``) replaces it by a fixed text.
+"""
+
+
+class TutelaError(Exception):
+    """Base of every error Tutela raises on purpose."""
+
+
+class ConfigError(TutelaError):
+    """A setting is unknown, missing or impossible; the message names its key."""
+
+
+class DataFormatError(TutelaError):
+    """Input data are damaged; the message names file, line and column."""
+
+
+class DataUnavailableError(TutelaError):
+    """A data set could not be had; the message says what to do about it."""
+
+
+class ProtocolError(TutelaError):
+    """A message does not fit the protocol: wrong name, shape, round or value."""
+
+
+class BudgetExhausted(TutelaError):
+    """Training would exceed the privacy budget in the client's own settings."""
