@@ -1,0 +1,20 @@
+"""File names inside the folders that clients, server and runs are made of.
+
+In ``common`` because ``simulations/partition.py`` writes what ``client`` and
+``server`` read: one name, so that a client cannot tell a simulation from life.
+"""
+
+INTERACTIONS = "interactions.parquet"
+CATALOGUE = "catalogue.parquet"
+VALIDATION = "validation.parquet"
+SETTINGS = "settings.toml"
+
+STUDENT = "student.safetensors"
+STUDENT_TRANSFERRED = "student_transferred.safetensors"
+TEACHER = "teacher.safetensors"
+METRICS = "metrics.jsonl"
+SUMMARY = "server.json"
+RESULTS = "results.json"
+CONFIG = "config.toml"
+REPORT = "report.html"
+ROUNDS = "rounds"
