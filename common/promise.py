@@ -1,0 +1,93 @@
+"""The promise, always stated whole: no ε without what it means.
+
+In ``common`` because results, reports, ledgers and logs print the same sentence.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from common.accounting import Relation, Unit, epsilon, planned_event
+from common.config import RunConfig
+
+NOT_PRIVATE = "NOT PRIVATE"
+
+
+@dataclass(frozen=True)
+class Promise:
+    """Everything an ε needs beside it.
+
+    Attributes:
+        epsilon: ``inf`` where nothing is promised.
+        seeded: noise came from a seed, as only simulations allow: the figures are
+            those of the mechanism, this very artefact protects nobody.
+    """
+
+    epsilon: float
+    delta: float
+    unit: Unit
+    relation: Relation
+    mode: str
+    trust: str
+    released: str
+    accountant: str
+    sampling: str
+    seeded: bool
+
+    @property
+    def stamp(self) -> str:
+        """``NOT PRIVATE`` where nothing is promised, else empty."""
+        return "" if math.isfinite(self.epsilon) else NOT_PRIVATE
+
+    @property
+    def sentence(self) -> str:
+        """The whole promise as one sentence (and a warning where one is due)."""
+        if self.stamp:
+            return (
+                f"{NOT_PRIVATE}: mode {self.mode} neither clips nor adds noise, so "
+                f"nothing is promised about {self.released}."
+            )
+        text = (
+            f"Each client's releases in this run ({self.released}) are together "
+            f"(ε = {_round_up(self.epsilon)}, δ = {self.delta:g})-differentially "
+            f"private per {self.unit} ({self.relation.replace('-', ' ')} "
+            f"{self.unit}'s rows at that client), mode {self.mode}: {self.trust}; "
+            f"accountant: {self.accountant}; sampling: {self.sampling}. "
+            "A person with rows at several clients, or in several runs, adds these "
+            "up; noise is floating-point Gaussian, not hardened against attacks on "
+            "its last bits."
+        )
+        return text + (
+            " The noise was seeded for a reproducible simulation: the figures are "
+            "the mechanism's, these very files protect nobody."
+            if self.seeded
+            else ""
+        )
+
+
+def promise_of(config: RunConfig, noise_multiplier: float, *, seeded: bool) -> Promise:
+    """What a client's whole run under this configuration promises."""
+    privacy = config.privacy
+    event = planned_event(privacy, noise_multiplier, config.total_steps)
+    sampling = (
+        f"Poisson, every user independently with probability {privacy.sample_rate:g} "
+        f"a step, {config.total_steps} steps"
+    )
+    return Promise(
+        epsilon=epsilon([event], privacy.delta),
+        delta=privacy.delta,
+        unit=event.unit,
+        relation=event.relation,
+        mode=privacy.mode,
+        trust="nobody else is trusted, the server and other clients included",
+        released="student updates, and nothing else of its data",
+        accountant="privacy loss distributions (dp-accounting PLD)",
+        sampling=sampling,
+        seeded=seeded,
+    )
+
+
+def _round_up(value: float) -> str:
+    """Three decimals, never less than the value."""
+    return f"{math.ceil(value * 1000 - 1e-9) / 1000:.3f}"
