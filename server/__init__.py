@@ -1,0 +1,1 @@
+"""What the server runs: sees public data and what arrived from many clients."""

@@ -1,0 +1,94 @@
+"""Aggregation: pure functions from updates to the next student.
+
+FedAvg on updates (McMahan et al. 2017, arXiv 1602.05629) and FedAdam (Reddi et al.
+2021, arXiv 2003.00295, algorithm 2, with Adam's bias correction). Server only: it
+sees what arrived from many clients. Weights are equal or declared public sizes,
+never the private number of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from common.config import Aggregation
+from common.errors import ProtocolError
+from common.student import StateDict
+
+
+@dataclass(frozen=True)
+class OptimiserState:
+    """FedAdam's moments; empty for FedAvg.
+
+    Attributes:
+        step: how many updates were applied.
+        mean, square: running first and second moment of the averaged update.
+    """
+
+    step: int = 0
+    mean: StateDict = field(default_factory=dict)
+    square: StateDict = field(default_factory=dict)
+
+
+def weighted_mean(updates: Sequence[StateDict], weights: Sequence[float]) -> StateDict:
+    """``Σ w·u / Σ w`` tensor by tensor.
+
+    Raises:
+        ProtocolError: without updates or with weights that do not sum to > 0.
+    """
+    total = float(sum(weights))
+    if not updates or len(updates) != len(weights) or total <= 0:
+        raise ProtocolError("Expected at least one update, and a weight for each.")
+    return {
+        name: sum(
+            (
+                update[name] * (weight / total)
+                for update, weight in zip(updates, weights, strict=True)
+            ),
+            torch.zeros_like(updates[0][name]),
+        )
+        for name in updates[0]
+    }
+
+
+def fedavg(
+    student: StateDict, update: StateDict, state: OptimiserState, settings: Aggregation
+) -> tuple[StateDict, OptimiserState]:
+    """``student + learning_rate · update``."""
+    step = OptimiserState(step=state.step + 1)
+    rate = settings.learning_rate
+    return {name: student[name] + rate * update[name] for name in student}, step
+
+
+def fedadam(
+    student: StateDict, update: StateDict, state: OptimiserState, settings: Aggregation
+) -> tuple[StateDict, OptimiserState]:
+    """One Adam step along the averaged update."""
+    step = state.step + 1
+    b1, b2 = settings.beta_1, settings.beta_2
+    mean, square, moved = {}, {}, {}
+    for name, change in update.items():
+        before = state.mean.get(name, torch.zeros_like(change))
+        mean[name] = b1 * before + (1 - b1) * change
+        before = state.square.get(name, torch.zeros_like(change))
+        square[name] = b2 * before + (1 - b2) * change**2
+        direction = mean[name] / (1 - b1**step)
+        size = (square[name] / (1 - b2**step)).sqrt() + settings.epsilon
+        moved[name] = student[name] + settings.learning_rate * direction / size
+    return moved, OptimiserState(step, mean, square)
+
+
+AGGREGATORS: dict[
+    str,
+    Callable[
+        [StateDict, StateDict, OptimiserState, Aggregation],
+        tuple[StateDict, OptimiserState],
+    ],
+] = {"fedavg": fedavg, "fedadam": fedadam}
+
+
+def running_average(average: StateDict, latest: StateDict, count: int) -> StateDict:
+    """Mean of ``count`` iterates from the mean of the ``count − 1`` before."""
+    return {name: torch.lerp(average[name], latest[name], 1 / count) for name in latest}

@@ -1,0 +1,69 @@
+"""What the server writes while it runs: one JSON line an event, kept students.
+
+Server only. Nothing here comes from a client's data but through released updates.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from common.folders import METRICS, ROUNDS
+from common.student import StateDict, StudentSpec, save_student
+
+
+@dataclass
+class RoundRecord:
+    """The facts of one round.
+
+    Attributes:
+        epsilon: spent by a client after this round, at the run's δ.
+        validation: NDCG@100 of the released student on public validation users.
+    """
+
+    round: int
+    epsilon: float
+    bytes_down_per_client: int = 0
+    bytes_up_per_client: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    validation: float | None = None
+    survivors: int = 0
+    num_clients: int = 0
+
+
+class Recorder:
+    """Appends to ``metrics.jsonl``; each line is whole on disk before the next."""
+
+    def __init__(self, out: Path) -> None:
+        out.mkdir(parents=True, exist_ok=True)
+        self.out = out
+        (out / METRICS).write_text("")
+
+    def phase(self, number: int, name: str) -> None:
+        """A phase of a round begins."""
+        self._write({"event": "phase", "round": number, "phase": name})
+
+    def refusal(self, number: int, reason: str) -> None:
+        """A client did not contribute to a round."""
+        self._write({"event": "refusal", "round": number, "reason": reason})
+
+    def round(self, record: RoundRecord) -> None:
+        """A round ended."""
+        facts = asdict(record)
+        if record.epsilon == float("inf"):
+            facts["epsilon"] = None
+        self._write({"event": "round", **facts})
+
+    def keep(self, number: int, spec: StudentSpec, state: StateDict) -> None:
+        """Keep the student of a round."""
+        folder = self.out / ROUNDS
+        folder.mkdir(exist_ok=True)
+        save_student(folder / f"{number:05d}.safetensors", spec, state)
+
+    def _write(self, line: dict[str, Any]) -> None:
+        stamped = {"time": round(time.time(), 3), **line}
+        with (self.out / METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(stamped) + "\n")

@@ -1,0 +1,82 @@
+"""Do no harm: how far the released student may leave the transferred one.
+
+The interpolation weight is chosen on *public* validation users, so it is post-
+processing of released students and costs no privacy. Server only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from common.metrics import evaluate_ranking
+from common.student import StateDict, StudentSpec, build, interpolate
+
+METRIC = "ndcg@100"
+BATCH = 256
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The weight of the trained student, and how every tried weight did.
+
+    Attributes:
+        weight: in [0, 1]; 0 releases the transferred student, 1 the trained one.
+        curve: pairs (weight, NDCG@100 on public validation users).
+        reason: one sentence for the report.
+    """
+
+    weight: float
+    curve: tuple[tuple[float, float], ...]
+    reason: str
+
+
+def validate(
+    state: StateDict, spec: StudentSpec, shown: sp.csr_matrix, held: sp.csr_matrix
+) -> float:
+    """NDCG@100 of a student on public users; NaN without any."""
+    if shown.shape[0] == 0:
+        return float("nan")
+    student = build(spec, state).eval()
+
+    def score(start: int, stop: int) -> np.ndarray:
+        rows = torch.from_numpy(shown[start:stop].toarray())
+        with torch.no_grad():
+            logits: np.ndarray = student(rows).numpy()
+        return logits
+
+    values = evaluate_ranking(score, shown, held, batch_size=BATCH, metrics=[METRIC])
+    return float(np.nanmean(values[METRIC]))
+
+
+def choose_weight(
+    transferred: StateDict,
+    trained: StateDict,
+    spec: StudentSpec,
+    shown: sp.csr_matrix,
+    held: sp.csr_matrix,
+    *,
+    grid: int,
+) -> Choice:
+    """The weight in ``0/grid … grid/grid`` that ranks best; ties to the larger.
+
+    Without validation users nothing can be chosen, and the trained student stands.
+    """
+    if shown.shape[0] == 0:
+        return Choice(
+            1.0, (), "No public validation users: the trained student stands."
+        )
+    curve = []
+    for step in range(grid + 1):
+        weight = step / grid
+        state = interpolate(transferred, trained, weight)
+        curve.append((weight, validate(state, spec, shown, held)))
+    best = max(curve, key=lambda point: (point[1], point[0]))
+    reason = (
+        f"Weight {best[0]:g} ranked best of {grid + 1} on {shown.shape[0]} public "
+        "validation users (post-processing, no privacy cost)."
+    )
+    return Choice(best[0], tuple(curve), reason)

@@ -1,0 +1,88 @@
+"""Where the server finds its public data and writes what it learns.
+
+Paths are the operator's own settings, not the run's: the node's configuration, then
+the environment, then the user's data folder.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import scipy.sparse as sp
+from flwr.app import Context
+from platformdirs import user_data_path
+
+from common.catalogue import Catalogue, read_catalogue
+from common.errors import ConfigError
+from common.folders import CATALOGUE, INTERACTIONS, VALIDATION
+from common.interactions import encode_table
+
+
+@dataclass(frozen=True)
+class ServerFolders:
+    """The public data folder, and the folder of the run's results."""
+
+    public: Path
+    out: Path
+
+
+@dataclass(frozen=True)
+class PublicData:
+    """All the server knows before a client answers.
+
+    Attributes:
+        teaching: public users' interactions, CSR ``[users, items]``.
+        shown, held: validation users' items, 80 % shown and the rest held, CSR.
+    """
+
+    catalogue: Catalogue
+    teaching: sp.csr_matrix
+    shown: sp.csr_matrix
+    held: sp.csr_matrix
+
+    @property
+    def known(self) -> npt.NDArray[np.bool_]:
+        """Which items the public users touched, bool ``[n]``."""
+        return np.asarray(self.teaching.sum(axis=0)).ravel() > 0
+
+
+def locate(context: Context) -> ServerFolders:
+    """The two folders of this run."""
+    home = user_data_path("tutela")
+    public = context.node_config.get("public") or os.environ.get("TUTELA_PUBLIC")
+    out = context.node_config.get("out") or os.environ.get("TUTELA_OUT")
+    return ServerFolders(
+        Path(str(public)) if public else home / "federation" / "server",
+        Path(str(out)) if out else home / "runs" / str(context.run_id),
+    )
+
+
+def read_public_data(folder: Path) -> PublicData:
+    """Read the server's folder.
+
+    Raises:
+        ConfigError: if the folder has no interactions.
+        DataFormatError: if its files do not fit together.
+    """
+    path = folder / INTERACTIONS
+    if not path.is_file():
+        raise ConfigError(
+            f"Expected public interactions at {path}, found no file. Write a "
+            "federation with `tutela partition`, or name a folder in TUTELA_PUBLIC."
+        )
+    catalogue = read_catalogue(folder / CATALOGUE)
+    teaching = encode_table(pl.read_parquet(path), catalogue.items)
+    table = pl.read_parquet(folder / VALIDATION)
+    users = encode_table(table.drop("held"), catalogue.items).interactions
+    held = table["held"].to_numpy()
+    return PublicData(
+        catalogue,
+        teaching.interactions.matrix(),
+        users.where(~held).matrix(),
+        users.where(held).matrix(),
+    )
