@@ -1,0 +1,1 @@
+"""What sees everyone at once: partitions, engines, experiments, reports."""

@@ -1,0 +1,168 @@
+"""The results as one self-contained HTML file that fetches nothing from anywhere.
+
+In ``simulations`` because only an experiment sees all arms side by side. Order:
+verdict, promise and what it leaves out, table, figures, rounds, cost, how to repeat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from simulations.plots import Plot, all_plots
+from simulations.results import Interval, Results, RoundRecord, write_atomically
+from simulations.table import (
+    INTERVAL_NOTE,
+    MODEL_LABELS,
+    format_range,
+    metric_label,
+    present_metrics,
+    present_models,
+)
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_BYTE_UNITS = ("kB", "MB", "GB", "TB")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A metric of a model as text; empty where it was not measured."""
+
+    value: str
+    range: str
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """A line of the table of models."""
+
+    label: str
+    stamp: str
+    cells: list[Cell]
+
+
+def render_report(results: Results) -> str:
+    """The whole page as text; the same results give the same text."""
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["bytes"] = format_bytes
+    environment.filters["seconds"] = format_seconds
+    page = environment.get_template("report.html.j2")
+    return page.render(
+        results=results,
+        metrics=[metric_label(metric) for metric in present_metrics(results)],
+        rows=model_rows(results),
+        interval_note=INTERVAL_NOTE,
+        not_promised=not_promised(results),
+        plots=[_trusted(plot) for plot in all_plots(results)],
+        phases=_phases(results.rounds),
+        traffic=_traffic(results.rounds),
+    )
+
+
+def write_report(results: Results, path: Path) -> None:
+    """Write the page: the whole new file or the whole old one, never half."""
+    write_atomically(render_report(results), path)
+
+
+def model_rows(results: Results) -> list[ModelRow]:
+    """Every model that was run, with every metric any of them has."""
+    return [
+        ModelRow(
+            label=MODEL_LABELS[name],
+            stamp=results.model_notes[name].stamp,
+            cells=[
+                _cell(results.models[name].get(metric))
+                for metric in present_metrics(results)
+            ],
+        )
+        for name in present_models(results)
+    ]
+
+
+def not_promised(results: Results) -> list[str]:
+    """What a reader must not conclude from the promise, one sentence each."""
+    if results.promise.epsilon is None:
+        return ["Anything: clients' updates were neither clipped nor noised."]
+    sentences = [
+        "Models marked NOT PRIVATE are comparisons that no deployment makes; the "
+        "promise does not cover them.",
+        "The metrics here are computed on held-out users without noise: a simulation "
+        "may do so, a deployment never releases them.",
+        f"The declared sizes ({results.federation.num_clients} clients, "
+        f"{results.federation.declared_users_per_client} users each), the catalogue "
+        "and the configuration are public; so are the rows of public users.",
+        "An ε bounds what anyone can learn of one unit, it does not make this "
+        "impossible; other runs over the same rows add to it.",
+    ]
+    if results.promise.seeded:
+        sentences.append(
+            "The noise came from a seed: whoever has the seed can take it off again, "
+            "so these files themselves protect nobody."
+        )
+    return sentences
+
+
+def format_bytes(count: float) -> str:
+    """Decimal units, three significant digits.
+
+    >>> format_bytes(1_771_520), format_bytes(12)
+    ('1.77 MB', '12 bytes')
+    """
+    if count < 1000:
+        return f"{count:.0f} bytes"
+    unit = -1
+    while count >= 999.5 and unit + 1 < len(_BYTE_UNITS):
+        count, unit = count / 1000, unit + 1
+    digits = 2 if count < 9.995 else 1 if count < 99.95 else 0
+    return f"{count:.{digits}f} {_BYTE_UNITS[unit]}"
+
+
+def format_seconds(seconds: float) -> str:
+    """Two decimals below ten seconds, minutes from two on.
+
+    >>> format_seconds(0.41), format_seconds(63.4), format_seconds(330)
+    ('0.41 s', '63 s', '5 min 30 s')
+    """
+    if seconds < 10:
+        return f"{seconds:.2f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes >= 2 else f"{seconds:.0f} s"
+
+
+def _cell(found: Interval | None) -> Cell:
+    return Cell(f"{found.value:.3f}", format_range(found)) if found else Cell("", "")
+
+
+def _phases(rounds: Iterable[RoundRecord]) -> dict[str, float]:
+    """Seconds of each phase over all rounds, in the order first met."""
+    total: dict[str, float] = {}
+    for each in rounds:
+        for phase, seconds in each.seconds.items():
+            total[phase] = total.get(phase, 0.0) + seconds
+    return total
+
+
+def _traffic(rounds: Iterable[RoundRecord]) -> dict[str, int]:
+    """Bytes one client received and sent over all rounds."""
+    down = [each.bytes_down_per_client for each in rounds]
+    up = [each.bytes_up_per_client for each in rounds]
+    return {"received": sum(down), "sent": sum(up)}
+
+
+def _trusted(plot: Plot) -> dict[str, str]:
+    """SVG escapes its own texts, so the page may take it as it is."""
+    return {
+        "name": plot.name,
+        "svg": Markup(plot.svg),  # noqa: S704
+        "caption": plot.caption,
+    }

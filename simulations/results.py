@@ -1,0 +1,255 @@
+"""What ``results.json`` holds: one versioned, frozen schema for everything reported.
+
+In ``simulations`` because only an experiment sees all arms of a run side by side.
+Table, plots and report read nothing else; ``docs/results.md`` explains each field.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from common.errors import ConfigError
+from common.metrics import Estimate
+from common.promise import NOT_PRIVATE, Promise
+
+SCHEMA_VERSION: Literal[1] = 1
+
+ModelName = Literal[
+    "popularity",
+    "popularity_nonprivate",
+    "teacher",
+    "student_transferred",
+    "student_private",
+    "student_nonprivate",
+    "student_scratch",
+]
+Count = Annotated[int, Field(ge=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+class Record(BaseModel):
+    """A part of the results: frozen, unknown fields and NaN refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Interval(Record):
+    """A metric of a model, and its 95 % interval over held-out users."""
+
+    value: float
+    low: float
+    high: float
+
+    @model_validator(mode="after")
+    def _ends_are_ordered(self) -> Interval:
+        if self.low > self.high:
+            raise ValueError(f"expected low ≤ high, got {self.low} > {self.high}")
+        return self
+
+
+class ModelNote(Record):
+    """Whether a model's use of private rows is covered by the promise."""
+
+    private: bool
+    stamp: Literal["", "NOT PRIVATE"]
+
+    @model_validator(mode="after")
+    def _stamp_says_so(self) -> ModelNote:
+        if self.private == bool(self.stamp):
+            raise ValueError(f"expected the stamp {NOT_PRIVATE!r} iff not private")
+        return self
+
+
+class PromiseRecord(Record):
+    """``common.promise.Promise`` as stored: ``epsilon`` is null for no promise."""
+
+    epsilon: NonNegative | None
+    delta: NonNegative
+    unit: str
+    relation: str
+    mode: str
+    trust: str
+    accountant: str
+    sampling: str
+    released: str
+    seeded: bool
+    sentence: str
+
+
+class RoundRecord(Record):
+    """One round; ``epsilon`` is spent so far, bytes are one client's."""
+
+    round: Annotated[int, Field(ge=1)]
+    epsilon: NonNegative | None
+    bytes_down_per_client: Count
+    bytes_up_per_client: Count
+    seconds: dict[str, NonNegative]
+    validation: float | None
+    heldout: float | None
+    survivors: Count
+    num_clients: Count
+
+
+class CurvePoint(Record):
+    """A weight between transferred (0) and trained (1) student, and its worth."""
+
+    weight: Annotated[float, Field(ge=0, le=1)]
+    validation: float
+
+
+class Verdict(Record):
+    """What the run shows; null where an arm to compare with was not run."""
+
+    beats_transferred: bool | None
+    beats_popularity: bool | None
+    text: str
+
+
+class Federation(Record):
+    """Who took part: declared, public sizes only."""
+
+    num_clients: Count
+    declared_users_per_client: Count
+    public_users: Count
+    heldout_users: Count
+    num_items: Count
+
+
+class Results(Record):
+    """Everything a run reports."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    name: str
+    status: Literal["complete", "interrupted"]
+    engine: str
+    seed: int | None
+    command: str = ""
+    primary_metric: str = "ndcg@10"
+    models: dict[ModelName, dict[str, Interval]]
+    model_notes: dict[ModelName, ModelNote]
+    promise: PromiseRecord
+    verdict: Verdict | None
+    rounds: tuple[RoundRecord, ...]
+    interpolation_weight: Annotated[float, Field(ge=0, le=1)] | None
+    interpolation_curve: tuple[CurvePoint, ...] = ()
+    federation: Federation
+    peak_memory_bytes: Count
+    seconds_total: NonNegative
+    config: dict[str, bool | int | float | str]
+    versions: dict[str, str]
+
+    @model_validator(mode="after")
+    def _every_model_is_noted(self) -> Results:
+        if missing := sorted(set(self.models) - set(self.model_notes)):
+            raise ValueError(f"expected a note on each model, none on {missing}")
+        return self
+
+    @model_validator(mode="after")
+    def _no_promise_no_private_student(self) -> Results:
+        note = self.model_notes.get("student_private")
+        if self.promise.epsilon is None and note is not None and note.private:
+            raise ValueError(f"expected student_private stamped {NOT_PRIVATE!r}")
+        return self
+
+
+def record_promise(promise: Promise) -> PromiseRecord:
+    """The promise as ``results.json`` stores it."""
+    return PromiseRecord(
+        epsilon=promise.epsilon if math.isfinite(promise.epsilon) else None,
+        delta=promise.delta,
+        unit=promise.unit,
+        relation=promise.relation,
+        mode=promise.mode,
+        trust=promise.trust,
+        accountant=promise.accountant,
+        sampling=promise.sampling,
+        released=promise.released,
+        seeded=promise.seeded,
+        sentence=promise.sentence,
+    )
+
+
+def record_estimates(estimates: Mapping[str, Estimate]) -> dict[str, Interval]:
+    """One model's estimates as ``results.json`` stores them."""
+    return {
+        metric: Interval(value=found.value, low=found.low, high=found.high)
+        for metric, found in estimates.items()
+    }
+
+
+def model_note(*, private: bool) -> ModelNote:
+    """The note on a model, stamped ``NOT PRIVATE`` unless it is private."""
+    return ModelNote(private=private, stamp="" if private else "NOT PRIVATE")
+
+
+def results_schema() -> dict[str, Any]:
+    """The JSON schema of ``results.json``."""
+    return Results.model_json_schema()
+
+
+def write_results(results: Results, path: Path) -> None:
+    """Write ``results.json``: the whole new file or the whole old one, never half."""
+    tree = results.model_dump(mode="json")
+    write_atomically(json.dumps(tree, indent=2, ensure_ascii=False) + "\n", path)
+
+
+def read_results(path: Path) -> Results:
+    """Read ``results.json``.
+
+    Raises:
+        ConfigError: if the file is missing, is not JSON, has another
+            ``schema_version`` or a field that does not fit; the message names it.
+    """
+    tree = _read_json(path)
+    version = tree.get("schema_version") if isinstance(tree, dict) else None
+    if type(version) is not int or version != SCHEMA_VERSION:
+        raise ConfigError(
+            f"{path}: expected results of schema_version {SCHEMA_VERSION}, got "
+            f"{version!r}; read them with the version of Tutela that wrote them."
+        )
+    try:
+        return Results.model_validate(tree)
+    except ValidationError as error:
+        faults = "; ".join(map(_explain, error.errors()))
+        raise ConfigError(f"{path}: damaged results: {faults}.") from None
+
+
+def write_atomically(text: str, path: Path) -> None:
+    """Write UTF-8 beside ``path``, flush to disk, rename over ``path``."""
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _read_json(path: Path) -> object:
+    try:
+        tree: object = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"Expected results at {path}, found no file.") from None
+    except (ValueError, OSError, RecursionError) as error:
+        message = f"{path}: expected JSON, the file is damaged: {error}"
+        raise ConfigError(message) from None
+    return tree
+
+
+def _explain(fault: ErrorDetails) -> str:
+    where = ".".join(str(part) for part in fault["loc"]) or "results"
+    return f"{where}: {fault['msg']}"

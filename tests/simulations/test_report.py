@@ -1,0 +1,230 @@
+"""The report: one file, everything said, nothing fetched, nothing injected."""
+
+import doctest
+import html
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+import simulations.report
+from simulations.report import (
+    format_bytes,
+    format_seconds,
+    render_report,
+    write_report,
+)
+from simulations.results import Results, Verdict
+
+HOSTILE = "<script>alert('x')</script><img src=x onerror=alert(1)>\"'"
+
+
+class Page(HTMLParser):
+    """Tags with attributes, and the text, of a page."""
+
+    def __init__(self, source: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.parts: list[str] = []
+        self.feed(source)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        self.parts.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join("".join(self.parts).split())
+
+
+def page_of(results: Results) -> Page:
+    return Page(render_report(results))
+
+
+def test_doctests():
+    assert doctest.testmod(simulations.report).failed == 0
+
+
+def test_nothing_comes_from_elsewhere(example_results):
+    source = render_report(example_results)
+    page = Page(source)
+    links = [
+        value
+        for _, attributes in page.tags
+        for key, value in attributes.items()
+        if key in {"src", "href", "xlink:href", "srcset", "action", "data"}
+    ]
+
+    assert links
+    assert all(link.startswith("#") for link in links)
+    assert not re.search(r"https?:|//[a-z]|@import|url\((?!#)", source)
+    assert {"script", "link", "iframe", "object"}.isdisjoint(t for t, _ in page.tags)
+
+
+def test_content_security_policy_denies_by_default(example_results):
+    policies = [
+        attributes["content"]
+        for tag, attributes in page_of(example_results).tags
+        if attributes.get("http-equiv") == "Content-Security-Policy"
+    ]
+
+    assert len(policies) == 1
+    assert policies[0].startswith("default-src 'none'; style-src 'unsafe-inline'")
+    assert "script" not in policies[0]
+
+
+def test_order_of_the_page(example_results):
+    text = page_of(example_results).text
+    parts = [
+        example_results.verdict.text,
+        example_results.promise.sentence,
+        "What is not promised:",
+        "How well the models rank",
+        "What training gained round by round",
+        "All 40 rounds",
+        "Peak memory",
+        "tutela simulate movies.toml --out runs/movies",
+        "privacy.target-epsilon",
+        "2.13.0",
+    ]
+
+    positions = [text.index(part) for part in parts]
+    assert positions == sorted(positions)
+
+
+def test_every_number_of_every_model_is_there(example_results):
+    text = page_of(example_results).text
+
+    for metrics in example_results.models.values():
+        for found in metrics.values():
+            assert f"{found.value:.3f}{found.low:.3f}–{found.high:.3f}" in text
+
+
+def test_stamps_in_the_table(example_results):
+    source = render_report(example_results)
+
+    assert source.count('<span class="stamp">NOT PRIVATE</span>') == 2
+    assert "Student, no noise<span" in source
+    assert "Student, federated<span" not in source
+
+
+def test_what_is_not_promised(example_results, unprotected_results):
+    assert "protect nobody" in page_of(example_results).text
+    assert "held-out users without noise" in page_of(example_results).text
+    assert "neither clipped nor noised" in page_of(unprotected_results).text
+
+
+def test_unprotected_run_has_a_banner(example_results, unprotected_results):
+    banner = '<p class="banner unsafe">NOT PRIVATE</p>'
+
+    assert banner in render_report(unprotected_results)
+    assert banner not in render_report(example_results)
+
+
+def test_interrupted_run_has_a_banner(example_results):
+    stopped = example_results.model_copy(update={"status": "interrupted"})
+
+    assert "Interrupted: this run stopped after 40 rounds" in page_of(stopped).text
+    assert "Interrupted" not in page_of(example_results).text
+
+
+def test_costs(example_results):
+    text = page_of(example_results).text
+
+    assert "Received by a client 70.9 MB Sent by a client 70.0 MB" in re.sub(
+        r"(?<=[a-z])(?=\d)|(?<=MB)(?=S)", " ", text
+    )
+    assert "train 16 s, aggregate 0.80 s, evaluate 7.20 s." in text
+
+
+def test_randomness_is_said(example_results):
+    assert "Seed 7:" in page_of(example_results).text
+    unseeded = example_results.model_copy(update={"seed": None})
+    assert "Randomness came from the operating system" in page_of(unseeded).text
+
+
+def test_hostile_texts_stay_texts(example_results):
+    hostile = Results.model_validate(
+        example_results.model_dump()
+        | {
+            "name": HOSTILE,
+            "engine": HOSTILE,
+            "command": HOSTILE,
+            "config": {HOSTILE: HOSTILE},
+            "versions": {HOSTILE: HOSTILE},
+            "primary_metric": HOSTILE,
+            "models": {"teacher": {HOSTILE: {"value": 0.1, "low": 0.1, "high": 0.1}}},
+            "verdict": Verdict(
+                beats_transferred=None, beats_popularity=None, text=HOSTILE
+            ),
+            "promise": example_results.promise.model_copy(update={"sentence": HOSTILE}),
+        }
+    )
+    page = page_of(hostile)
+
+    assert {"script", "img"}.isdisjoint(tag for tag, _ in page.tags)
+    assert not any(key.startswith("on") for _, each in page.tags for key in each)
+    assert page.text.count(HOSTILE) >= 9
+
+
+def test_empty_interrupted_run_is_a_page(example_results):
+    bare = example_results.model_copy(
+        update={
+            "status": "interrupted",
+            "models": {},
+            "verdict": None,
+            "rounds": (),
+            "interpolation_curve": (),
+            "interpolation_weight": None,
+            "command": "",
+        }
+    )
+    text = page_of(bare).text
+
+    assert "This run reached no verdict." in text
+    assert "No round was finished." in text
+    assert html.unescape(example_results.promise.sentence) in text
+
+
+def test_metrics_a_model_lacks_are_dashes(example_results):
+    models = dict(example_results.models)
+    models["popularity"] = {"mrr": models["popularity"]["mrr"]}
+
+    source = render_report(example_results.model_copy(update={"models": models}))
+
+    assert source.count("<td>–</td>") == 7
+
+
+def test_same_results_same_file(example_results, tmp_path):
+    for name in ("a.html", "b.html"):
+        write_report(example_results, tmp_path / name)
+
+    first = (tmp_path / "a.html").read_bytes()
+    assert first == (tmp_path / "b.html").read_bytes()
+    assert first.startswith(b"<!DOCTYPE html>")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.html", "b.html"]
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 bytes"),
+        (999, "999 bytes"),
+        (1000, "1.00 kB"),
+        (999_600, "1.00 MB"),
+        (1_482_000_000, "1.48 GB"),
+        (10**15, "1000 TB"),
+    ],
+)
+def test_bytes(count, text):
+    assert format_bytes(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0.00 s"), (63.4, "63 s"), (119.6, "2 min 0 s"), (3601, "60 min 1 s")],
+)
+def test_seconds(seconds, text):
+    assert format_seconds(seconds) == text

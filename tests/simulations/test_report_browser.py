@@ -1,0 +1,138 @@
+"""The report in a real browser: it fits, draws, and fetches nothing."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from simulations.report import write_report
+from simulations.results import Results
+
+BROWSER, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
+pytestmark = pytest.mark.skipif(
+    BROWSER is None or DRIVER is None,
+    reason="chromium and chromedriver are not installed",
+)
+
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+WIDTHS = {"desktop": 1280, "phone": 390}
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory) -> Iterator:
+    """One headless browser with an empty profile, logging its network."""
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def page(example_results: Results, tmp_path: Path) -> Path:
+    path = tmp_path / "report.html"
+    write_report(example_results, path)
+    return path
+
+
+def show(browser, page: Path, width: int) -> None:
+    """Open the page in a window of this width, every collapsed part opened."""
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 500},
+    )
+    browser.get(page.as_uri())
+    browser.execute_script(
+        "document.querySelectorAll('details').forEach(d => { d.open = true; })"
+    )
+
+
+@pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS.keys())
+def test_no_horizontal_overflow(browser, page, width):
+    show(browser, page, width)
+
+    inner, client, needed = browser.execute_script(
+        "const root = document.documentElement;"
+        "return [window.innerWidth, root.clientWidth, root.scrollWidth]"
+    )
+
+    assert inner == width
+    assert needed == client
+
+
+@pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS.keys())
+def test_figures_are_drawn_within_the_page(browser, page, width):
+    show(browser, page, width)
+
+    boxes = browser.execute_script(
+        "return [...document.querySelectorAll('figure svg')].map(e => {"
+        "const b = e.getBoundingClientRect(); return [b.left, b.right, b.height] })"
+    )
+
+    assert len(boxes) == 4
+    assert all(left >= 0 and right <= width for left, right, _ in boxes)
+    assert all(right - left > 300 and height > 150 for left, right, height in boxes)
+
+
+@pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS.keys())
+def test_no_text_of_a_figure_is_cut_off(browser, page, width):
+    show(browser, page, width)
+
+    cut = browser.execute_script(
+        "return [...document.querySelectorAll('figure svg')].flatMap(svg => {"
+        "const s = svg.getBoundingClientRect();"
+        "return [...svg.querySelectorAll('text')].filter(t => {"
+        "const b = t.getBoundingClientRect();"
+        "return b.left < s.left - 1 || b.right > s.right + 1"
+        " || b.top < s.top - 1 || b.bottom > s.bottom + 1"
+        "}).map(t => t.textContent) })"
+    )
+
+    assert cut == []
+
+
+def test_only_the_file_itself_is_loaded(browser, page):
+    browser.get_log("performance")
+    show(browser, page, 1280)
+
+    resources = browser.execute_script(
+        "return performance.getEntriesByType('resource').map(e => e.name)"
+    )
+    requested = requested_urls(browser)
+
+    assert resources == []
+    assert requested == {page.as_uri()}
+
+
+def test_nothing_is_reported_by_the_content_security_policy(browser, page):
+    show(browser, page, 1280)
+
+    assert [entry["message"] for entry in browser.get_log("browser")] == []
+
+
+def requested_urls(browser) -> set[str]:
+    """Addresses in the network log since it was last read."""
+    log = browser.get_log("performance")
+    events = [json.loads(entry["message"])["message"] for entry in log]
+    return {
+        event["params"]["request"]["url"]
+        for event in events
+        if event["method"] == "Network.requestWillBeSent"
+    }
