@@ -1,0 +1,193 @@
+"""The ``tutela`` command: verbs of the zones that a researcher's machine holds.
+
+Heavy packages are imported inside the verbs, so that ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from common.errors import ConfigError, TutelaError
+from simulations.data_commands import data_app
+
+app = typer.Typer(
+    help="Tutela: a federated recommender that trains on data nobody shares.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(data_app, name="data")
+
+
+class Engine(StrEnum):
+    """Where a simulated federation runs."""
+
+    inprocess = "inprocess"
+    ray = "ray"
+
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="TOML file over the defaults.")
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="section.key=value, repeatable.")
+]
+SeedOption = Annotated[
+    int | None, typer.Option(min=0, help="Repeatable noise: for simulations only.")
+]
+RunArgument = Annotated[Path, typer.Argument(help="A run's folder.")]
+CountOption = Annotated[int, typer.Option("-k", min=1, help="How many items.")]
+
+
+@app.command()
+def simulate(
+    out: Annotated[Path, typer.Option(help="Folder for the run's results.")],
+    config: ConfigOption = None,
+    assignments: SetOption = None,
+    engine: Annotated[Engine, typer.Option()] = Engine.inprocess,
+    seed: SeedOption = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Progress and results as JSON lines.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option(help="Replace an earlier run in the folder.")
+    ] = False,
+) -> None:
+    """Train over a simulated federation; write results and a report."""
+    from simulations.experiment import run_experiment
+    from simulations.table import print_results
+
+    settings = _config(config, assignments, seed)
+    _make_room(out, overwrite=overwrite)
+    results = run_experiment(
+        settings,
+        out,
+        engine=engine.value,
+        as_json=as_json,
+        command=shlex.join(["tutela", *sys.argv[1:]]),
+    )
+    if as_json:
+        typer.echo(results.model_dump_json())
+    else:
+        print_results(results)
+        typer.echo(f"Report: {out / 'report.html'}")
+    if results.status == "interrupted":
+        raise typer.Exit(130)
+
+
+@app.command()
+def partition(
+    config: ConfigOption = None,
+    assignments: SetOption = None,
+    seed: SeedOption = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder; by default where `flwr run` looks.")
+    ] = None,
+) -> None:
+    """Write the folders of a federation, for `flwr run .`."""
+    from platformdirs import user_data_path
+
+    from simulations.experiment import prepare
+
+    folder = out or user_data_path("tutela") / "federation"
+    dealt = prepare(_config(config, assignments, seed), folder)
+    for note in dealt.notes:
+        typer.echo(note)
+    typer.echo(f"{len(dealt.clients)} client folders under {folder}")
+
+
+@app.command()
+def recommend(
+    run: RunArgument,
+    items: Annotated[
+        list[str], typer.Option("--items", help="Title the user liked; repeatable.")
+    ],
+    more: Annotated[list[str] | None, typer.Argument(help="Further titles.")] = None,
+    k: CountOption = 10,
+) -> None:
+    """Recommend items to somebody who liked these."""
+    from common.catalogue import read_catalogue
+    from common.recommend import recommend as rank
+    from common.student import load_student
+
+    catalogue = read_catalogue(run / "catalogue.parquet")
+    history = [catalogue.find(title) for title in [*items, *(more or [])]]
+    _print_items(
+        run, rank(load_student(run / "student.safetensors"), history, k), "Recommended"
+    )
+
+
+@app.command()
+def similar(
+    run: RunArgument,
+    item: Annotated[str, typer.Argument(help="A title of the catalogue.")],
+    k: CountOption = 10,
+) -> None:
+    """List the items most like one."""
+    from common.catalogue import read_catalogue
+    from common.recommend import similar as rank
+    from common.student import load_student
+
+    found = read_catalogue(run / "catalogue.parquet").find(item)
+    student = load_student(run / "student.safetensors")
+    _print_items(run, rank(student, found, k), f"Like {item}")
+
+
+def _config(path: Path | None, assignments: list[str] | None, seed: int | None):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    from common.config import defaults, parse, parse_assignment, read_overrides
+
+    flat = defaults()
+    if path is not None:
+        flat |= read_overrides(path)
+    flat |= dict(parse_assignment(text) for text in assignments or [])
+    if seed is not None:
+        flat["run.seed"] = seed
+    return parse(flat)
+
+
+def _make_room(out: Path, *, overwrite: bool) -> None:
+    """Refuse to mix two runs; remove only what an earlier run wrote."""
+    import shutil
+
+    if not out.exists() or not any(out.iterdir()):
+        return
+    if not (out / "config.toml").is_file():
+        raise ConfigError(f"--out: {out} holds other files; expected a run or nothing.")
+    if not overwrite:
+        raise ConfigError(
+            f"--out: {out} holds an earlier run; name another folder or --overwrite."
+        )
+    shutil.rmtree(out)
+
+
+def _print_items(run: Path, found, title: str) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    from rich.console import Console
+    from rich.table import Table
+
+    from common.catalogue import read_catalogue
+
+    titles = read_catalogue(run / "catalogue.parquet").table["title"].to_list()
+    table = Table("", "title", "score", title=title)
+    pairs = zip(found.item[0].tolist(), found.score[0].tolist(), strict=True)
+    for place, (item, score) in enumerate(pairs, start=1):
+        table.add_row(str(place), titles[item], f"{score:.3f}")
+    Console().print(table)
+
+
+def main() -> None:
+    """Run the command; our own errors are one line and exit code 2."""
+    try:
+        app()
+    except TutelaError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,267 @@
+"""Deal users out: public, private in client folders, held out.
+
+Simulations only: it sees everyone at once. The folders it writes are what a real
+client and a real server read. Vocabulary, catalogue and counts come from the public
+set or the declared catalogue; private rows decide none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import tomli_w
+
+from common.catalogue import Catalogue, write_catalogue
+from common.config import RunConfig
+from common.errors import ConfigError
+from common.folders import CATALOGUE, INTERACTIONS, SETTINGS, VALIDATION
+from simulations.datasets import Dataset
+
+CLIENTS, SERVER, HELDOUT = "clients", "server", "heldout"
+
+
+@dataclass(frozen=True)
+class Split:
+    """A federation's data before it is written.
+
+    Attributes:
+        public: teaching users' rows. ``validation`` and ``heldout`` have a further
+            column ``held``: false where the item is shown, true where it is to find.
+        clients: private rows, a table a client.
+        notes: what was left out and why, counted.
+    """
+
+    catalogue: Catalogue
+    public: pl.DataFrame
+    validation: pl.DataFrame
+    heldout: pl.DataFrame
+    clients: tuple[pl.DataFrame, ...]
+    notes: tuple[str, ...] = field(default=())
+
+
+def split(public: Dataset, private: Dataset, config: RunConfig) -> Split:
+    """Deal the users of one or two data sets out, by ``partition.seed`` alone.
+
+    Raises:
+        ConfigError: if there are fewer users than the partition asks for.
+    """
+    settings = config.partition
+    rng = np.random.default_rng(settings.seed)
+    catalogue, notes = private.catalogue, ()
+    users = _shuffled_users(private.interactions, rng)
+    heldout, users = _take(users, settings.heldout_users, "heldout-users")
+    if public.name == private.name:
+        public_rows = private.interactions
+        public_users, users = _take(users, settings.public_users, "public-users")
+    else:
+        public_rows, notes = translate(public, catalogue)
+        public_users = _shuffled_users(public_rows, rng)
+    if len(users) < settings.num_clients:
+        raise ConfigError(
+            f"partition.num-clients: expected at most {len(users)}, the private "
+            f"users left, got {settings.num_clients}."
+        )
+    validation, teaching = _take(
+        public_users, settings.validation_users, "validation-users"
+    )
+    owner = SCHEMES[settings.scheme](users, private, config, rng)
+    rows = private.interactions
+    return Split(
+        catalogue,
+        _of(public_rows, teaching),
+        fold(_of(public_rows, validation), settings.fold_in, rng),
+        fold(_of(rows, heldout), settings.fold_in, rng),
+        tuple(_of(rows, users[owner == k]) for k in range(settings.num_clients)),
+        notes,
+    )
+
+
+def translate(
+    public: Dataset, catalogue: Catalogue
+) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """Rows of another catalogue under ours, by exact title; the rest is counted."""
+    ours = catalogue.table.select("title", pl.col("item").alias("ours"))
+    names = public.catalogue.table.select("item", "title").join(
+        ours.unique("title", keep="first", maintain_order=True), on="title"
+    )
+    joined = public.interactions.join(
+        names.select("item", "ours"), on="item", how="left", maintain_order="left"
+    )
+    found = joined.filter(pl.col("ours").is_not_null())
+    table = found.select("user", pl.col("ours").alias("item"), "value", "timestamp")
+    unique = table.unique(["user", "item"], keep="first", maintain_order=True)
+    note = (
+        f"{public.name}: {joined.height - found.height} of {joined.height} public "
+        "rows are on titles outside the declared catalogue, "
+        f"{table.height - unique.height} on a title listed twice; both left out."
+    )
+    return unique, (note,)
+
+
+def fold(
+    table: pl.DataFrame, fraction: float, rng: np.random.Generator
+) -> pl.DataFrame:
+    """Hold out a random ``1 − fraction`` of each user's items, at least one.
+
+    A user with a single item keeps it shown, and has nothing to find.
+    """
+    shuffled = table[rng.permutation(table.height)] if table.height else table
+    rank = pl.int_range(pl.len()).over("user")
+    count = pl.len().over("user")
+    shown = (count * fraction).round().cast(pl.Int64)
+    shown = pl.min_horizontal(shown, count - 1).clip(lower_bound=1)
+    return shuffled.with_columns((rank >= shown).alias("held"))
+
+
+def _iid(
+    users: npt.NDArray[np.str_],
+    private: Dataset,
+    config: RunConfig,
+    rng: np.random.Generator,
+) -> npt.NDArray[np.int64]:
+    """Equal shares of the shuffled users."""
+    return np.arange(len(users)) % config.partition.num_clients
+
+
+def _by_attribute(
+    users: npt.NDArray[np.str_],
+    private: Dataset,
+    config: RunConfig,
+    rng: np.random.Generator,
+) -> npt.NDArray[np.int64]:
+    """Users who share the attribute go to one client; values dealt by size."""
+    values = _attribute(users, private, config.partition.attribute)
+    names, counts = np.unique(values, return_counts=True)
+    sizes = np.zeros(config.partition.num_clients, dtype=np.int64)
+    client = {}
+    for index in np.argsort(-counts, kind="stable"):
+        client[names[index]] = int(sizes.argmin())
+        sizes[client[names[index]]] += counts[index]
+    if (sizes == 0).any():
+        raise ConfigError(
+            f"partition.attribute: expected at least {len(sizes)} values of "
+            f"{config.partition.attribute!r}, one a client, got {len(names)}."
+        )
+    return np.asarray([client[value] for value in values], dtype=np.int64)
+
+
+def _dirichlet(
+    users: npt.NDArray[np.str_],
+    private: Dataset,
+    config: RunConfig,
+    rng: np.random.Generator,
+) -> npt.NDArray[np.int64]:
+    """Users grouped by favourite category, shares drawn from a Dirichlet law.
+
+    Hsu, Qi, Brown 2019 (arXiv 1909.06335), with the category as the label.
+    """
+    num_clients = config.partition.num_clients
+    labels = _favourite(users, private)
+    owner = np.zeros(len(users), dtype=np.int64)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        share = rng.dirichlet(np.full(num_clients, config.partition.concentration))
+        owner[members] = rng.choice(num_clients, size=len(members), p=share)
+    for empty in set(range(num_clients)) - set(owner.tolist()):
+        owner[np.argmax(np.bincount(owner, minlength=num_clients)[owner])] = empty
+    return owner
+
+
+SCHEMES: dict[
+    str,
+    Callable[
+        [npt.NDArray[np.str_], Dataset, RunConfig, np.random.Generator],
+        npt.NDArray[np.int64],
+    ],
+] = {"iid": _iid, "attribute": _by_attribute, "dirichlet": _dirichlet}
+
+
+def _attribute(
+    users: npt.NDArray[np.str_], private: Dataset, name: str
+) -> npt.NDArray[np.str_]:
+    known = [] if private.users is None else private.users.columns[1:]
+    if private.users is None or name not in known:
+        raise ConfigError(
+            f"partition.attribute: expected one of {known or 'none'} "
+            f"({private.name}'s user attributes), got {name!r}."
+        )
+    table = dict(private.users.select("user", name).iter_rows())
+    return np.asarray([str(table.get(user, "")) for user in users.tolist()])
+
+
+def _favourite(users: npt.NDArray[np.str_], private: Dataset) -> npt.NDArray[np.str_]:
+    categories = private.catalogue.table.select("item", "categories")
+    counted = (
+        private.interactions.join(categories, on="item")
+        .explode("categories")
+        .drop_nulls("categories")
+        .group_by("user", "categories")
+        .len()
+        .sort(["len", "categories"], descending=[True, False])
+        .unique("user", keep="first", maintain_order=True)
+    )
+    table = dict(counted.select("user", "categories").iter_rows())
+    return np.asarray([table.get(user, "") for user in users.tolist()])
+
+
+def _shuffled_users(
+    table: pl.DataFrame, rng: np.random.Generator
+) -> npt.NDArray[np.str_]:
+    users = table["user"].unique(maintain_order=True).to_numpy().astype(np.str_)
+    shuffled: npt.NDArray[np.str_] = rng.permutation(users)
+    return shuffled
+
+
+def _take(
+    users: npt.NDArray[np.str_], count: int, key: str
+) -> tuple[npt.NDArray[np.str_], npt.NDArray[np.str_]]:
+    if count >= len(users):
+        raise ConfigError(
+            f"partition.{key}: expected fewer than {len(users)}, the users left, "
+            f"got {count}."
+        )
+    return users[:count], users[count:]
+
+
+def _of(table: pl.DataFrame, users: npt.NDArray[np.str_]) -> pl.DataFrame:
+    return table.filter(pl.col("user").is_in(users.tolist()))
+
+
+def write_federation(split: Split, folder: Path, config: RunConfig) -> None:
+    """Write the server's, the clients' and the held-out folder.
+
+    Clients get settings that allow this run, and their own seed where the run has
+    one: what a real operator would write by hand.
+    """
+    server = folder / SERVER
+    server.mkdir(parents=True, exist_ok=True)
+    write_catalogue(split.catalogue, server / CATALOGUE)
+    split.public.write_parquet(server / INTERACTIONS)
+    split.validation.write_parquet(server / VALIDATION)
+    heldout = folder / HELDOUT
+    heldout.mkdir(exist_ok=True)
+    split.heldout.write_parquet(heldout / INTERACTIONS)
+    for index, table in enumerate(split.clients):
+        client = folder / CLIENTS / f"{index:04d}"
+        client.mkdir(parents=True, exist_ok=True)
+        write_catalogue(split.catalogue, client / CATALOGUE)
+        table.write_parquet(client / INTERACTIONS)
+        (client / SETTINGS).write_text(tomli_w.dumps(_settings(config)))
+
+
+def _settings(config: RunConfig) -> dict[str, float | int | bool]:
+    privacy = config.privacy
+    settings: dict[str, float | int | bool] = {
+        # With fixed noise, whatever ε it costs is what the simulation wants shown.
+        "max-epsilon": 1e9 if privacy.noise_multiplier else privacy.target_epsilon,
+        "delta": privacy.delta,
+        "allow-non-private": True,
+    }
+    if config.run.seed >= 0:
+        settings["seed"] = config.run.seed
+    return settings
