@@ -27,6 +27,9 @@ Relation = Literal["add-or-remove-one"]
 FINE_GRID = 1e-4
 COARSE_GRID = 1e-3
 
+#: Calibration searches between these: below, ε says nothing and is slow to compute.
+LEAST_NOISE, MOST_NOISE = 0.25, 2.0**20
+
 
 @dataclass(frozen=True)
 class DpEvent:
@@ -94,29 +97,40 @@ def calibrate(
 ) -> float:
     """The least noise multiplier (to 1e-4) whose ε is at most ``target_epsilon``.
 
+    Never less than ``LEAST_NOISE``, however large the target.
+
     Raises:
-        ConfigError: if no noise up to a multiplier of 10⁶ reaches the target.
+        ConfigError: if no noise up to ``MOST_NOISE`` reaches the target.
     """
     import dp_accounting
 
-    def event(noise_multiplier: float) -> Any:
-        step = _step(DpEvent(noise_multiplier, sample_rate, steps))
-        return dp_accounting.SelfComposedDpEvent(step, steps)
+    def planned(noise: float) -> DpEvent:
+        return DpEvent(noise, sample_rate, steps)
 
-    try:
-        found = dp_accounting.calibrate_dp_mechanism(
-            lambda: _accountant(FINE_GRID),
-            event,
-            target_epsilon,
-            delta,
-            dp_accounting.LowerEndpointAndGuess(0.1, 2.0),
-            tol=1e-4,
-        )
-    except dp_accounting.NoBracketIntervalFoundError:
-        raise ConfigError(
-            f"privacy.target-epsilon: no noise reaches {target_epsilon}; "
-            "expected a larger target or fewer steps."
-        ) from None
+    def event(noise: float) -> Any:
+        return dp_accounting.SelfComposedDpEvent(_step(planned(noise)), steps)
+
+    # Doubling from one: an ε at little noise takes seconds, at much noise none.
+    low = high = 1.0
+    while epsilon([planned(high)], delta) > target_epsilon:
+        low, high = high, 2 * high
+        if high > MOST_NOISE:
+            raise ConfigError(
+                f"privacy.target-epsilon: no noise reaches {target_epsilon}; "
+                "expected a larger target or fewer steps."
+            )
+    while epsilon([planned(low)], delta) <= target_epsilon:
+        if low <= LEAST_NOISE:
+            return low
+        low, high = low / 2, low
+    found = dp_accounting.calibrate_dp_mechanism(
+        lambda: _accountant(FINE_GRID),
+        event,
+        target_epsilon,
+        delta,
+        dp_accounting.ExplicitBracketInterval(low, high),
+        tol=1e-4,
+    )
     return float(found)
 
 

@@ -243,7 +243,9 @@ def _int_as_float(flat: Mapping[str, Scalar]) -> FlatConfig:
     kinds = defaults()
     return {
         key: float(value)
-        if isinstance(kinds.get(key), float) and type(value) is int
+        if isinstance(kinds.get(key), float)
+        and type(value) is int
+        and abs(value) <= 2**53  # more is no float's value, hence refused
         else value
         for key, value in flat.items()
     }

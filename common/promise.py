@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, Decimal
 
 from common.accounting import Relation, Unit, epsilon, planned_event
 from common.config import RunConfig
@@ -50,7 +51,7 @@ class Promise:
             )
         text = (
             f"Each client's releases in this run ({self.released}) are together "
-            f"(ε = {_round_up(self.epsilon)}, δ = {self.delta:g})-differentially "
+            f"(ε = {_round_up(self.epsilon)}, δ = {self.delta})-differentially "
             f"private per {self.unit} ({self.relation.replace('-', ' ')} "
             f"{self.unit}'s rows at that client), mode {self.mode}: {self.trust}; "
             f"accountant: {self.accountant}; sampling: {self.sampling}. "
@@ -69,7 +70,8 @@ class Promise:
 def promise_of(config: RunConfig, noise_multiplier: float, *, seeded: bool) -> Promise:
     """What a client's whole run under this configuration promises."""
     privacy = config.privacy
-    event = planned_event(privacy, noise_multiplier, config.total_steps)
+    noise = noise_multiplier if privacy.mode != "off" else 0.0
+    event = planned_event(privacy, noise, config.total_steps)
     sampling = (
         f"Poisson, every user independently with probability {privacy.sample_rate:g} "
         f"a step, {config.total_steps} steps"
@@ -90,4 +92,4 @@ def promise_of(config: RunConfig, noise_multiplier: float, *, seeded: bool) -> P
 
 def _round_up(value: float) -> str:
     """Three decimals, never less than the value."""
-    return f"{math.ceil(value * 1000 - 1e-9) / 1000:.3f}"
+    return str(Decimal(repr(value)).quantize(Decimal("0.001"), ROUND_CEILING))

@@ -74,13 +74,16 @@ def check(labels: SoftLabels, num_items: int) -> None:
     Raises:
         ProtocolError: naming the part that does not fit.
     """
+    if labels.item.ndim != 2:
+        raise ProtocolError("Expected soft-label items of shape (rows, width).")
     rows, width = labels.item.shape
     if labels.proxy.shape != (rows, num_items):
         raise ProtocolError(
             f"Expected a proxy set of shape {(rows, num_items)}, "
             f"got {labels.proxy.shape}."
         )
-    if labels.logit.shape != (rows, width) or labels.scale.shape != (rows,):
+    per_row = {labels.scale.shape, labels.centre.shape}
+    if labels.logit.shape != (rows, width) or per_row != {(rows,)}:
         raise ProtocolError("Expected as many soft-label logits and scales as items.")
     if labels.item.size and not 0 <= labels.item.min() <= labels.item.max() < num_items:
         raise ProtocolError(f"Expected soft-label items in 0..{num_items - 1}.")

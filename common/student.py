@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -121,11 +121,14 @@ def load_student(path: Path) -> Student:
     """
     if not path.is_file():
         raise DataFormatError(f"Expected a student at {path}, found no file.")
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata() or {}
-        if metadata.get("format") != "tutela-student-1":
-            raise DataFormatError(f"{path}: expected format tutela-student-1.")
-        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError:
+        metadata = {}
+    if metadata.get("format") != "tutela-student-1":
+        raise DataFormatError(f"{path}: expected format tutela-student-1.")
     dim, num_items = state["encoder.weight"].shape
     spec = StudentSpec(
         num_items,

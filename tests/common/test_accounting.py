@@ -1,0 +1,168 @@
+"""ε: known vectors, Opacus' accountants, composition, calibration."""
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from opacus.accountants import PRVAccountant, RDPAccountant
+
+from common import accounting
+from common.accounting import (
+    DpEvent,
+    calibrate,
+    epsilon,
+    epsilon_path,
+    noise_multiplier,
+    planned_event,
+)
+from common.config import defaults, parse
+from common.errors import ConfigError
+
+DELTA = 1e-5
+
+
+def privacy(**changes):
+    keys = {f"privacy.{name.replace('_', '-')}": v for name, v in changes.items()}
+    return parse(defaults() | keys).privacy
+
+
+def opacus(accountant, events):
+    accountant.history = [
+        (event.noise_multiplier, event.sample_rate, event.steps) for event in events
+    ]
+    return accountant.get_epsilon(DELTA)
+
+
+@pytest.mark.parametrize(
+    ("noise", "rate", "steps", "expected"),
+    [(1.0, 0.1, 50, 5.148), (3.32, 0.5, 100, 7.384), (7.6, 0.5, 100, 2.754)],
+)
+def test_known_values(noise, rate, steps, expected):
+    assert epsilon([DpEvent(noise, rate, steps)], DELTA) == pytest.approx(
+        expected, abs=1e-2
+    )
+
+
+def test_one_gaussian_release_is_the_closed_form():
+    """Balle and Wang 2018, theorem 8, at σ = 2 without sampling."""
+    found = epsilon([DpEvent(2.0, 1.0, 1)], DELTA)
+
+    def phi(x):
+        return math.erfc(-x / math.sqrt(2)) / 2
+
+    mu = 1 / 2.0
+    delta = phi(-found / mu + mu / 2) - math.exp(found) * phi(-found / mu - mu / 2)
+    assert delta == pytest.approx(DELTA, rel=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "events",
+    [
+        [DpEvent(1.0, 0.1, 50)],
+        [DpEvent(3.32, 0.5, 100)],
+        [DpEvent(7.6, 0.5, 100)],
+        [DpEvent(1.0, 0.1, 20), DpEvent(2.0, 0.5, 10)],
+    ],
+)
+def test_agrees_with_opacus_prv(events):
+    prv = opacus(PRVAccountant(), events)
+    assert epsilon(events, DELTA) == pytest.approx(prv, rel=0.01)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_is_tighter_than_opacus_rdp():
+    events = [DpEvent(1.0, 0.1, 10)] * 5
+    rdp = opacus(RDPAccountant(), events)
+    assert rdp == pytest.approx(5.881, abs=1e-3)
+    assert epsilon(events, DELTA) < rdp - 0.5
+
+
+def test_five_rounds_of_ten_steps_cost_fifty_steps():
+    five = epsilon([DpEvent(1.0, 0.1, 10)] * 5, DELTA)
+    assert five == pytest.approx(epsilon([DpEvent(1.0, 0.1, 50)], DELTA), abs=1e-3)
+    assert five > 1.5 * epsilon([DpEvent(1.0, 0.1, 10)], DELTA)
+
+
+_EVENTS = st.builds(
+    DpEvent, st.floats(2.0, 20.0), st.sampled_from([0.01, 0.5, 1.0]), st.integers(0, 20)
+)
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.lists(_EVENTS, max_size=2), _EVENTS)
+def test_epsilon_never_falls_when_an_event_is_added(events, more):
+    before, after = epsilon(events, DELTA), epsilon([*events, more], DELTA)
+    assert 0 <= before <= after + 1e-9
+
+
+@settings(max_examples=5, deadline=None)
+@given(st.floats(3.0, 10.0), st.floats(1.1, 3.0))
+def test_more_noise_never_costs_more(noise, factor):
+    less = epsilon([DpEvent(noise * factor, 0.5, 10)], DELTA)
+    assert less <= epsilon([DpEvent(noise, 0.5, 10)], DELTA)
+
+
+def test_full_batches_cost_more_than_samples():
+    full = epsilon([DpEvent(5.0, 1.0, 10)], DELTA)
+    assert epsilon([DpEvent(5.0, 0.5, 10)], DELTA) < full < math.inf
+    # Ten full-batch steps at σ are one release at σ/√10.
+    one = epsilon([DpEvent(5.0 / math.sqrt(10), 1.0, 1)], DELTA)
+    assert full == pytest.approx(one, abs=1e-3)
+
+
+def test_nothing_done_costs_nothing():
+    assert epsilon([], DELTA) == 0.0
+    assert epsilon([DpEvent(1.0, 0.1, 0), DpEvent(0.0, 0.1, 0)], DELTA) == 0.0
+
+
+def test_one_step_without_noise_costs_everything():
+    events = [DpEvent(10.0, 0.01, 1), DpEvent(0.0, 0.01, 1)]
+    assert epsilon(events, DELTA) == math.inf
+    assert epsilon_path(events[1], DELTA, 3) == [math.inf] * 3
+
+
+def test_units_never_add_up():
+    events = [DpEvent(1.0, 0.1, 1), DpEvent(1.0, 0.1, 1, unit="interaction")]
+    with pytest.raises(ConfigError, match="one privacy unit"):
+        epsilon(events, DELTA)
+
+
+@pytest.mark.parametrize(("rate", "steps"), [(0.5, 20), (1.0, 10)])
+def test_calibrated_noise_meets_its_target(rate, steps):
+    noise = calibrate(2.0, DELTA, rate, steps)
+    assert 2.0 - 0.01 <= epsilon([DpEvent(noise, rate, steps)], DELTA) <= 2.0
+    assert epsilon([DpEvent(noise - 2e-3, rate, steps)], DELTA) > 2.0
+
+
+def test_calibration_never_goes_below_the_least_noise():
+    noise = calibrate(500.0, DELTA, 0.01, 1)
+    assert noise == accounting.LEAST_NOISE
+    assert epsilon([DpEvent(noise, 0.01, 1)], DELTA) <= 500.0
+
+
+def test_a_target_beyond_reach_is_refused_by_its_key(monkeypatch):
+    monkeypatch.setattr(accounting, "MOST_NOISE", 8.0)
+    with pytest.raises(ConfigError, match=r"^privacy\.target-epsilon: .*0\.001"):
+        calibrate(0.001, DELTA, 1.0, 10)
+
+
+def test_the_path_is_an_upper_bound_and_ends_at_the_whole():
+    path = epsilon_path(DpEvent(3.32, 0.5, 2), DELTA, 10)
+    whole = epsilon([DpEvent(3.32, 0.5, 20)], DELTA)
+    assert len(path) == 10
+    assert path == sorted(path)
+    assert whole <= path[-1] <= whole + 1e-3
+
+
+def test_planned_events_hold_public_constants():
+    event = planned_event(privacy(sample_rate=0.25, delta=1e-6), 1.5, 7)
+    assert event == DpEvent(1.5, 0.25, 7, "gaussian", "user", "add-or-remove-one")
+
+
+def test_noise_is_none_given_or_calibrated():
+    assert noise_multiplier(privacy(mode="off", noise_multiplier=2.0), 10) == 0.0
+    assert noise_multiplier(privacy(noise_multiplier=2.5), 10) == 2.5
+    asked = privacy(target_epsilon=2.0, sample_rate=1.0)
+    assert noise_multiplier(asked, 10) == calibrate(2.0, DELTA, 1.0, 10)

@@ -1,0 +1,62 @@
+"""The catalogue: declared columns, a digest both sides share, finding titles."""
+
+import polars as pl
+import pytest
+
+from common.catalogue import SCHEMA, Catalogue, read_catalogue, write_catalogue
+from common.errors import ConfigError, DataFormatError
+
+ROWS = [
+    ("7", "Alien (1979)", 1979, ["horror"]),
+    ("3", "Aliens (1986)", 1986, []),
+    ("9", "7", 0, []),
+]
+
+
+def catalogue(rows=ROWS):
+    return Catalogue(pl.DataFrame(rows, schema=SCHEMA, orient="row"))
+
+
+def test_items_keep_the_order_of_rows():
+    assert catalogue().items.ids == ("7", "3", "9")
+    assert catalogue().num_items == 3
+
+
+def test_the_digest_is_of_ids_in_order_alone():
+    same = catalogue([(item, "?", 0, []) for item, *_ in ROWS])
+    assert catalogue().digest == same.digest
+    assert len(same.digest) == 64
+    assert catalogue(ROWS[::-1]).digest != same.digest
+    assert catalogue(ROWS[:2]).digest != same.digest
+
+
+def test_titles_come_before_ids():
+    assert catalogue().find("Aliens (1986)") == 1
+    assert catalogue().find("3") == 1
+    assert catalogue().find("7") == 2
+
+
+def test_an_unknown_title_gets_hints():
+    with pytest.raises(ConfigError) as caught:
+        catalogue().find("alien")
+    assert "'alien'" in str(caught.value)
+    assert "Did you mean: Alien (1979); Aliens (1986)?" in str(caught.value)
+    with pytest.raises(ConfigError) as caught:
+        catalogue().find("Brazil")
+    assert "Did you mean" not in str(caught.value)
+
+
+def test_a_catalogue_round_trips(tmp_path):
+    write_catalogue(catalogue(), tmp_path / "catalogue.parquet")
+    back = read_catalogue(tmp_path / "catalogue.parquet")
+    assert back.table.equals(catalogue().table)
+    assert back.digest == catalogue().digest
+
+
+def test_other_files_are_refused(tmp_path):
+    path = tmp_path / "catalogue.parquet"
+    with pytest.raises(DataFormatError, match="found no file"):
+        read_catalogue(path)
+    pl.DataFrame({"item": ["1"]}).write_parquet(path)
+    with pytest.raises(DataFormatError, match="Expected a catalogue with columns"):
+        read_catalogue(path)

@@ -1,0 +1,88 @@
+"""The promise: whole or not at all, and never better than it is."""
+
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.accounting import DpEvent, epsilon
+from common.config import defaults, parse
+from common.promise import NOT_PRIVATE, promise_of
+
+CONFIG = parse(
+    defaults()
+    | {"training.rounds": 5, "training.local-steps": 2, "privacy.delta": 1e-6}
+)
+PROMISE = promise_of(CONFIG, 4.0, seeded=False)
+
+
+def test_its_epsilon_is_that_of_the_whole_run():
+    assert PROMISE.epsilon == epsilon([DpEvent(4.0, 0.5, 10)], 1e-6)
+    assert PROMISE.stamp == ""
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "δ = 1e-06",
+        "per user",
+        "add or remove one user's rows",
+        "mode local",
+        "nobody else is trusted, the server and other clients included",
+        "privacy loss distributions (dp-accounting PLD)",
+        "Poisson, every user independently with probability 0.5 a step, 10 steps",
+        "student updates, and nothing else of its data",
+    ],
+)
+def test_the_sentence_is_whole(part):
+    assert part in PROMISE.sentence
+
+
+def test_the_sentence_states_epsilon_rounded_up():
+    up = math.ceil(PROMISE.epsilon * 1000) / 1000
+    assert f"ε = {up:.3f}," in PROMISE.sentence
+
+
+@given(st.floats(0, 1e6))
+def test_epsilon_is_never_rounded_down(value):
+    sentence = replace(PROMISE, epsilon=value).sentence
+    stated = float(sentence.split("ε = ")[1].split(",")[0])
+    assert value <= stated <= value + 0.001 + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("value", "stated"),
+    [(2.0, "2.000"), (0.1, "0.100"), (2.0001, "2.001"), (2.0000000000005, "2.001")],
+)
+def test_rounding(value, stated):
+    assert f"(ε = {stated}, " in replace(PROMISE, epsilon=value).sentence
+
+
+@given(st.floats(1e-12, 0.5))
+def test_delta_is_stated_exactly(value):
+    sentence = replace(PROMISE, delta=value).sentence
+    assert float(sentence.split("δ = ")[1].split(")")[0]) == value
+
+
+def test_off_promises_nothing_and_states_no_epsilon():
+    config = parse(defaults() | {"privacy.mode": "off"})
+    promise = promise_of(config, 0.0, seeded=False)
+    assert promise.epsilon == math.inf
+    assert promise.stamp == NOT_PRIVATE
+    assert promise.sentence.startswith("NOT PRIVATE: mode off ")
+    assert "ε" not in promise.sentence
+
+
+def test_off_promises_nothing_whatever_noise_is_named():
+    config = parse(defaults() | {"privacy.mode": "off"})
+    assert promise_of(config, 4.0, seeded=False).stamp == NOT_PRIVATE
+
+
+def test_seeded_noise_warns():
+    seeded = replace(PROMISE, seeded=True).sentence
+    assert seeded.startswith(PROMISE.sentence)
+    assert "seeded" in seeded
+    assert "protect nobody" in seeded
+    assert "seeded" not in PROMISE.sentence
