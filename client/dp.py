@@ -136,13 +136,14 @@ class PrivateSteps:
         try:
             losses = self.loss(wrapped(history), target)
             self._forget_grad()
-            losses.sum().backward(retain_graph=True)
+            torch.autograd.backward([losses.sum()], retain_graph=True)
             norms = wrapped.get_norm_sample()
             finite = torch.isfinite(norms) & torch.isfinite(losses.detach())
             if bool(finite.all()):
                 self._forget_grad()
                 wrapped.disable_hooks()
-                (wrapped.get_clipping_coef().detach() * losses).sum().backward()
+                clipped = wrapped.get_clipping_coef().detach() * losses
+                torch.autograd.backward([clipped.sum()])
                 self.optimizer.accumulate()
         finally:
             wrapped.to_standard_module()
@@ -161,6 +162,6 @@ class PrivateSteps:
         """
         self.optimizer.privatise()
         if extra is not None:
-            torch.autograd.backward([extra()])  # type: ignore[no-untyped-call]
+            torch.autograd.backward([extra()])
         self.optimizer.original_optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

@@ -183,7 +183,7 @@ class RunConfig(Section):
         return self.training.rounds * self.training.local_steps
 
 
-def _pyproject() -> Path:
+def project_file() -> Path:
     """The project file: in the package of a wheel, beside it in a checkout."""
     here = Path(__file__).parent
     candidates = (here / "pyproject.toml", here.parent / "pyproject.toml")
@@ -221,7 +221,7 @@ def unflatten(flat: Mapping[str, Scalar]) -> dict[str, Any]:
 
 def defaults() -> FlatConfig:
     """Every key's default, from ``pyproject.toml``."""
-    tree = tomllib.loads(_pyproject().read_text(encoding="utf-8"))
+    tree = tomllib.loads(project_file().read_text(encoding="utf-8"))
     return flatten(tree["tool"]["flwr"]["app"]["config"])
 
 

@@ -41,16 +41,14 @@ def weighted_mean(updates: Sequence[StateDict], weights: Sequence[float]) -> Sta
     total = float(sum(weights))
     if not updates or len(updates) != len(weights) or total <= 0:
         raise ProtocolError("Expected at least one update, and a weight for each.")
-    return {
-        name: sum(
-            (
-                update[name] * (weight / total)
-                for update, weight in zip(updates, weights, strict=True)
-            ),
-            torch.zeros_like(updates[0][name]),
-        )
-        for name in updates[0]
-    }
+    # Summed in double, so that the order in which replies came leaves no trace.
+    mean = {}
+    for name, first in updates[0].items():
+        total_update = torch.zeros_like(first, dtype=torch.float64)
+        for update, weight in zip(updates, weights, strict=True):
+            total_update += update[name].double() * (weight / total)
+        mean[name] = total_update.to(first.dtype)
+    return mean
 
 
 def fedavg(

@@ -52,7 +52,8 @@ def split(public: Dataset, private: Dataset, config: RunConfig) -> Split:
     """
     settings = config.partition
     rng = np.random.default_rng(settings.seed)
-    catalogue, notes = private.catalogue, ()
+    catalogue = private.catalogue
+    notes: tuple[str, ...] = ()
     users = _shuffled_users(private.interactions, rng)
     heldout, users = _take(users, settings.heldout_users, "heldout-users")
     if public.name == private.name:

@@ -18,6 +18,7 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.supercore.telemetry import EventType
 
+from common.config import project_file
 from simulations.engine import SERVER_NODE, Job
 
 #: Nothing phones home, and Ray's workers find the client folders.
@@ -59,4 +60,7 @@ def run_on_ray(server: ServerApp, client: ClientApp, job: Job) -> None:
                 "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
             },
             run=run,
+            # Clients get the project file's defaults, overridden by the job's config.
+            app_dir=str(project_file().parent),
+            is_app=True,
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
+import torch
 
 from common.config import Teacher
 
@@ -25,7 +26,9 @@ def fit(interactions: sp.csr_matrix, settings: Teacher) -> npt.NDArray[np.float3
     """
     gram = np.asarray((interactions.T @ interactions).todense(), dtype=np.float64)
     gram[np.diag_indices_from(gram)] += settings.l2
-    precision = np.linalg.inv(gram)
+    # The Gram matrix is symmetric and, with l2 > 0, positive definite.
+    factor = torch.linalg.cholesky(torch.from_numpy(gram))
+    precision = torch.cholesky_inverse(factor).numpy()
     weights = -precision / np.diag(precision)[None, :]
     weights[np.diag_indices_from(weights)] = 0.0
     return weights.astype(np.float32)

@@ -1,0 +1,80 @@
+"""The verbs ``tutela data get`` and ``tutela data describe``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+data_app = typer.Typer(help="Public data: fetch it, look at it.", no_args_is_help=True)
+
+
+@data_app.command()
+def get(
+    name: Annotated[str, typer.Argument(help="ml-100k")],
+    source: Annotated[
+        str,
+        typer.Option("--from", help="recbole, grouplens, or your folder, zip, wheel."),
+    ] = "recbole",
+    url: Annotated[
+        str | None, typer.Option(help="Where --from grouplens downloads.")
+    ] = None,
+) -> None:
+    """Fetch a data set once, verify it, keep it for offline use."""
+    from simulations.fetching import PUBLISHER, fetch
+
+    typer.echo(fetch(name, source, url or PUBLISHER).statement)
+
+
+@data_app.command()
+def describe(
+    files: Annotated[list[Path], typer.Argument(help="Interaction files.")],
+    format: Annotated[
+        str, typer.Option(help="auto, recbole, movielens, csv, tsv, …")
+    ] = "auto",
+    bad_rows: Annotated[str, typer.Option(help="error or drop")] = "error",
+    duplicates: Annotated[
+        str, typer.Option(help="error, keep_first or keep_last")
+    ] = "error",
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Say what interaction files hold, and what is wrong with them."""
+    from common.errors import ConfigError
+    from common.readers import read_interactions
+    from common.repairs import Repairs
+    from simulations.describing import describe_table
+
+    if bad_rows not in ("error", "drop"):
+        raise ConfigError(f"--bad-rows: expected error or drop, got {bad_rows!r}.")
+    if duplicates not in ("error", "keep_first", "keep_last"):
+        raise ConfigError(
+            "--duplicates: expected error, keep_first or keep_last, got "
+            f"{duplicates!r}."
+        )
+    repairs = Repairs(bad_rows, duplicates)  # type: ignore[arg-type]
+    found = []
+    for path in files:
+        read = read_interactions(path, format=format, repairs=repairs)
+        facts = describe_table(read.frame)
+        found.append({"file": str(path), "report": str(read.report), **facts})
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        for facts in found:
+            _print(facts)
+
+
+def _print(facts: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    console.print(facts["report"], highlight=False)
+    table = Table(show_header=False)
+    for name, value in facts.items():
+        if name not in ("file", "report"):
+            text = f"{value:,.4g}" if isinstance(value, float) else str(value)
+            table.add_row(name.replace("_", " "), text)
+    console.print(table)
