@@ -1,0 +1,69 @@
+"""Readers of titles, years, categories and user attributes."""
+
+from pathlib import Path
+
+import pytest
+
+from common.catalogue import SCHEMA
+from common.errors import DataFormatError
+from common.item_readers import read_items, read_users
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "rows"),
+    [
+        (
+            "ml.item",
+            "item_id:token\tmovie_title:token_seq\trelease_year:token\t"
+            "class:token_seq\n1\tToy Story\t1995\tAnimation Comedy\n"
+            "2\tunknown\t\t\n",
+            [
+                ("1", "Toy Story (1995)", 1995, ["Animation", "Comedy"]),
+                ("2", "unknown", 0, []),
+            ],
+        ),
+        (
+            "u.item",
+            "1|Café (1995)|d||u|0|1" + "|0" * 17 + "\n267|unknown||||1" + "|0" * 18,
+            [("1", "Café (1995)", 1995, ["Action"]), ("267", "unknown", 0, [])],
+        ),
+        (
+            "movies.dat",
+            "1::Heat (1995)::Action|Crime\n",
+            [("1", "Heat (1995)", 1995, ["Action", "Crime"])],
+        ),
+        (
+            "movies.csv",
+            'movieId,title,genres\n1,"Heat, The (1995)",Action|Crime\n'
+            "2,X,(no genres listed)\n",
+            [("1", "Heat, The (1995)", 1995, ["Action", "Crime"]), ("2", "X", 0, [])],
+        ),
+    ],
+)
+def test_items(tmp_path: Path, name: str, content: str, rows) -> None:
+    path = tmp_path / name
+    path.write_bytes(content.encode("latin-1"))
+    frame = read_items(path)
+    assert frame.schema == SCHEMA
+    assert frame.rows() == rows
+
+
+def test_users(tmp_path: Path) -> None:
+    (tmp_path / "u.user").write_text("1|24|M|writer|85711\n")
+    (tmp_path / "x.user").write_text("user_id:token\tage:token\n1\t24\n")
+    assert read_users(tmp_path / "u.user").row(0, named=True) == {
+        "user": "1",
+        "age": "24",
+        "gender": "M",
+        "occupation": "writer",
+        "zip_code": "85711",
+    }
+    assert read_users(tmp_path / "x.user").row(0) == ("1", "24")
+
+
+def test_a_short_row_and_an_unknown_name_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "movies.dat").write_text("1::A::B\n2::C\n")
+    with pytest.raises(DataFormatError, match="line 2"):
+        read_items(tmp_path / "movies.dat")
+    with pytest.raises(DataFormatError, match="name ending in"):
+        read_items(tmp_path / "movies.xyz")
