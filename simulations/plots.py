@@ -205,15 +205,17 @@ def _dot(axes: Axes, row: int, found: Interval, stamp: str) -> None:
 def _utility_lines(axes: Axes, results: Results, x: Sequence[float]) -> None:
     """One line for each population measured, and the transferred student's level."""
     metric = results.primary_metric
-    mark = "o" if len(x) < 2 else ""
     for field, colour, label in (
         ("validation", BLUE, "validation (public)"),
         ("heldout", ORANGE, "held out"),
     ):
         if _measured(results.rounds, field):
-            y = [getattr(each, field) for each in results.rounds]
-            axes.plot(x, [float("nan") if v is None else v for v in y], c=colour,
-                      marker=mark, label=label)  # fmt: skip
+            # Only some rounds may be measured: the line joins those that are.
+            values = [getattr(each, field) for each in results.rounds]
+            points = [p for p in zip(x, values, strict=True) if p[1] is not None]
+            mark = "o" if len(points) < len(x) or len(x) < 2 else ""
+            axes.plot(*zip(*points, strict=True), c=colour, marker=mark, ms=3,
+                      label=label)  # fmt: skip
     start = results.models.get("student_transferred", {}).get(metric)
     if start is not None:
         axes.axhline(start.value, color=INK, linestyle=":", linewidth=1.2,
