@@ -122,13 +122,17 @@ def _copy(message: Message) -> Message:
     return message_from_proto(message_to_proto(message))
 
 
-def run_in_process(server: ServerApp, client: ClientApp, job: Job) -> None:
-    """Run a federation in this process."""
-    context = Context(
+def server_context(job: Job) -> Context:
+    """What the server app gets: its folders, and the whole run config."""
+    return Context(
         run_id=job.run_id,
         node_id=SERVER_NODE,
         node_config={"public": str(job.public), "out": str(job.out)},
         state=RecordDict(),
         run_config=dict(job.config),
     )
-    server(InProcessGrid(client, job), context)
+
+
+def run_in_process(server: ServerApp, client: ClientApp, job: Job) -> None:
+    """Run a federation in this process."""
+    server(InProcessGrid(client, job), server_context(job))

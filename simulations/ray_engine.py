@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from unittest.mock import patch
 
-from flwr.app import Context, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 from flwr.simulation.run_simulation import _run_simulation
@@ -19,7 +18,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.supercore.telemetry import EventType
 
 from common.config import project_file
-from simulations.engine import SERVER_NODE, Job
+from simulations.engine import SERVER_NODE, Job, server_context
 
 #: Nothing phones home, and Ray's workers find the client folders.
 ENVIRONMENT = {
@@ -36,13 +35,6 @@ def run_on_ray(server: ServerApp, client: ClientApp, job: Job) -> None:
     run.override_config = dict(job.config)
     TaskIdentity.run_id, TaskIdentity.node_id = job.run_id, SERVER_NODE
     TaskIdentity.task_id = 1
-    context = Context(
-        run_id=job.run_id,
-        node_id=SERVER_NODE,
-        node_config={"public": str(job.public), "out": str(job.out)},
-        state=RecordDict(),
-        run_config=dict(job.config),
-    )
     environment = ENVIRONMENT | {"TUTELA_CLIENTS": str(job.clients.resolve())}
     with patch.dict(os.environ, environment):
         _run_simulation(
@@ -50,7 +42,7 @@ def run_on_ray(server: ServerApp, client: ClientApp, job: Job) -> None:
             exit_event=EventType.PYTHON_API_RUN_SIMULATION_LEAVE,
             client_app=client,
             server_app=server,
-            server_app_context=context,
+            server_app_context=server_context(job),
             backend_config={
                 "init_args": {
                     "_node_ip_address": "127.0.0.1",
