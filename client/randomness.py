@@ -1,9 +1,10 @@
 """Random streams for sampling and noise: ChaCha20 under a fresh or seeded key.
 
 Client only. In production the key comes from the operating system; a seed is
-accepted in simulations alone, from the client's own settings. Streams are separated
-by client, run, round and purpose, so that no two ever share noise, and so that a
-round's draws do not depend on the engine or on the order of clients.
+accepted in simulations alone, from the client's own settings. Seeded streams are
+separated by client, round and purpose, so that no two clients share noise and a
+round's draws do not depend on the engine or on the order of clients; two runs with
+one seed do share it, which is one reason why their results are stamped.
 """
 
 from __future__ import annotations
