@@ -31,7 +31,9 @@ class RandomStream:
         words = np.frombuffer(
             self._key_stream.update(bytes(8 * count)), dtype=np.uint64
         )
-        return ((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+        unit = ((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+        # The largest word would round up to 1, whose normal number is infinite.
+        return np.minimum(unit, 1.0 - 2.0**-53)
 
     def normal(self, shape: tuple[int, ...]) -> Tensor:
         """Standard normal float32 numbers by inversion, tails to about 8.2."""

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable
 
 from flwr.app import Context, Error, Message, RecordDict
+from polars.exceptions import PanicException
 
 from common.errors import BudgetExhausted, ProtocolError
 from common.wire import (
@@ -46,7 +47,8 @@ def exit_door(
         return _error(message, REFUSED)
     except ProtocolError:
         return _error(message, MISFIT)
-    except Exception as error:
+    # A panic inside polars is no Exception, and its text may quote a row.
+    except (Exception, PanicException) as error:
         _log.error("A round failed with %s.", type(error).__name__)
         return _error(message, FAILED)
 

@@ -145,6 +145,9 @@ class Federation:
             except ProtocolError as error:
                 self.recorder.refusal(number, str(error))
                 continue
+            except Exception:  # whatever bytes a client calls an array
+                self.recorder.refusal(number, "Expected readable arrays, got others.")
+                continue
             size = wire.num_bytes(reply.content)
             record.bytes_up_per_client = max(record.bytes_up_per_client, size)
             yield update

@@ -226,3 +226,128 @@ def test_mode_off_clips_nothing_and_adds_nothing() -> None:
         rtol=1e-4,
         atol=1e-6,
     )
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf"), -float("inf")])
+def test_a_user_with_broken_rows_contributes_exactly_zero(broken: float) -> None:
+    """Mistake 2: a NaN passes a norm clip, so it must not get that far."""
+    history, target = users(4)
+    history[1, 3] = broken
+    kept = [0, 2, 3]
+    expected = movement(history[kept], target[kept])
+    assert torch.equal(movement(history, target), expected)
+    assert expected.any()
+    assert not movement(history[1:2], target[1:2]).any()
+
+
+def test_users_left_out_are_counted_for_the_client_alone() -> None:
+    history, target = users(5)
+    history[0] = float("nan")
+    target[4] = float("inf")
+    model = student()
+    assert steps(model, EXACT).accumulate(history, target) == 2
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 30.0])
+@pytest.mark.parametrize("clip", [1e-3, 0.1, 5.0])
+def test_no_user_of_any_student_exceeds_the_clip(scale: float, clip: float) -> None:
+    """Mistakes 2 and 10: the bound is on all tensors together, C and not 2C."""
+    history, target = users(6, seed=3)
+    history[0] = target[0] = 1.0
+    for h, t in zip(history, target, strict=True):
+        model = student()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(scale)
+        before = [p.detach().clone() for p in model.parameters()]
+        private = steps(model, Mechanism(0.0, clip, 1.0, 1))
+        private.accumulate(h[None], t[None])
+        private.optimizer.privatise()
+        grads = torch.cat([p.grad.flatten() for p in model.parameters()])
+        assert float(grads.double().norm()) <= clip * (1 + 1e-5)
+        assert all(map(torch.equal, before, model.parameters()))
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 7])
+def test_no_chunk_size_changes_the_sum(size: int) -> None:
+    history, target = users(7)
+    history[2] = float("nan")
+    model = student()
+    before = torch.cat([p.detach().flatten().clone() for p in model.parameters()])
+    private = steps(model, EXACT)
+    for start in range(0, 7, size):
+        private.accumulate(history[start : start + size], target[start : start + size])
+    private.step()
+    after = torch.cat([p.detach().flatten() for p in model.parameters()])
+    torch.testing.assert_close(
+        after - before, movement(history, target), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_a_step_starts_anew() -> None:
+    """Nothing of one step's users is in the next one's sum."""
+    model = student()
+    private = steps(model, EXACT)
+    private.accumulate(*users(4))
+    private.step()
+    before = [p.detach().clone() for p in model.parameters()]
+    private.step()
+    assert all(map(torch.equal, before, model.parameters()))
+
+
+def test_inclusions_of_two_users_are_independent() -> None:
+    """Mistake 1: in a shuffled batch of fixed size they would not be."""
+    stream = seeded_stream(8, "sampling")
+    joint = np.zeros((2, 2))
+    for _ in range(4000):
+        drawn = set(draw_users(2, 0.3, stream).tolist())
+        joint[int(0 in drawn), int(1 in drawn)] += 1
+    expected = 4000 * np.outer([0.7, 0.3], [0.7, 0.3])
+    chi_square = ((joint - expected) ** 2 / expected).sum()
+    assert chi_square < 17.7, "the 99.95 % point of chi-square with 3 degrees"
+
+
+def test_sample_sizes_follow_the_binomial() -> None:
+    """Mistake 1, by chi-square over the sizes of 5000 samples of 6 users."""
+    stream = seeded_stream(12, "sampling")
+    sizes = [len(draw_users(6, 0.4, stream)) for _ in range(5000)]
+    counts = np.bincount(sizes, minlength=7)
+    binomial = [math.comb(6, k) * 0.4**k * 0.6 ** (6 - k) for k in range(7)]
+    expected = 5000 * np.asarray(binomial)
+    chi_square = ((counts - expected) ** 2 / expected).sum()
+    assert chi_square < 24.1, "the 99.95 % point of chi-square with 6 degrees"
+
+
+@pytest.mark.parametrize(
+    ("noise", "clip", "rate", "declared"),
+    [(1.0, 0.1, 0.5, 8), (0.5, 2.0, 0.01, 1), (4.0, 1.0, 1.0, 300)],
+)
+def test_noise_deviation_is_sigma_c_over_the_denominator(
+    noise: float, clip: float, rate: float, declared: int
+) -> None:
+    mechanism = Mechanism(noise, clip, rate, declared)
+    start = torch.cat([p.detach().flatten() for p in student().parameters()])
+    moved = torch.cat([_noise(mechanism, seed) for seed in range(60)]).double()
+    expected = noise * clip / (rate * declared)
+    assert len(moved) >= 10_000
+    # Parameters are float32: a movement cannot be finer than their own last bit.
+    assert expected > 1e-4 * float(start.abs().max())
+    assert float(moved.std()) == pytest.approx(expected, rel=0.03)
+
+
+def test_noise_of_two_rounds_and_of_two_tensors_is_uncorrelated() -> None:
+    """Mistake 9: the stream goes on from step to step and tensor to tensor."""
+    model = student()
+    private = steps(model, Mechanism(1.0, 1.0, 1.0, 1))
+    drawn = []
+    for _ in range(130):
+        private.optimizer.privatise()
+        drawn.append([p.grad.flatten().clone() for p in model.parameters()])
+    whole = torch.stack([torch.cat(each) for each in drawn])
+    lag = torch.stack([whole[:-1].flatten(), whole[1:].flatten()])
+    encoder = torch.cat([each[0] for each in drawn])
+    decoder = torch.cat([each[1] for each in drawn])
+    assert min(lag.shape[1], len(encoder)) >= 10_000
+    assert abs(float(torch.corrcoef(lag)[0, 1])) < 0.05
+    assert abs(float(torch.corrcoef(torch.stack([encoder, decoder]))[0, 1])) < 0.05

@@ -6,12 +6,21 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import (
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    Error,
+    Message,
+    MetricRecord,
+    RecordDict,
+)
 from flwr.common.serde import message_to_proto
 
 from client.app import app
 from client.release import FAILED, MISFIT, REFUSED, exit_door
 from common import wire
+from common.errors import BudgetExhausted, ConfigError, DataFormatError, ProtocolError
 from common.student import random_state, shapes
 from tests.client.conftest import (
     SPEC,
@@ -143,3 +152,107 @@ def test_a_message_delivered_twice_is_trained_once(folder) -> None:
     assert app(message_of(1), context).has_content()
     assert app(message_of(1), context).error.reason == MISFIT
     assert app(message_of(2), context).has_content()
+
+
+def test_a_panic_inside_polars_is_held_back_too(folder, caplog) -> None:
+    """It derives from BaseException, so ``except Exception`` would let it by."""
+
+    def panics(message, context):
+        raise pl.exceptions.PanicException(MARKER)
+
+    reply = exit_door(message_of(), context_of(folder), panics)
+    assert reply.error.reason == FAILED
+    assert MARKER.encode() not in sent(reply)
+    assert MARKER not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (BudgetExhausted, REFUSED),
+        (ProtocolError, MISFIT),
+        (ConfigError, FAILED),
+        (DataFormatError, FAILED),
+    ],
+)
+def test_each_kind_of_error_has_one_text_and_no_cause(folder, error, text) -> None:
+    def fails(message, context):
+        try:
+            raise KeyError(MARKER)
+        except KeyError as cause:
+            raise error(f"{MARKER} was at fault") from cause
+
+    reply = exit_door(message_of(), context_of(folder), fails)
+    assert (reply.error.code, reply.error.reason) == (0, text)
+    assert not reply.has_content()
+    assert MARKER.encode() not in sent(reply)
+
+
+def test_an_error_reply_of_the_inner_app_does_not_pass(folder) -> None:
+    """Flower itself would put an exception's text there."""
+
+    def errs(message, context):
+        return Message(Error(code=5, reason=MARKER), reply_to=message)
+
+    reply = exit_door(message_of(), context_of(folder), errs)
+    assert reply.error.reason in {REFUSED, MISFIT, FAILED}
+    assert MARKER.encode() not in sent(reply)
+
+
+def test_the_header_is_the_servers_own_not_the_clients(folder) -> None:
+    def forges(message, context):
+        header = wire.RoundHeader(MARKER, 99, MARKER)
+        state = random_state(SPEC, torch.Generator().manual_seed(2))
+        content = RecordDict(
+            {wire.UPDATE: wire.pack_state(state), wire.ROUND: wire.pack_header(header)}
+        )
+        return Message(content, reply_to=message)
+
+    message = message_of(3)
+    reply = exit_door(message, context_of(folder), forges)
+    came = wire.unpack_header(message.content)
+    assert wire.unpack_header(reply.content) == came
+    assert set(reply.content[wire.ROUND]) == {"protocol", "run", "round", "catalogue"}
+    assert MARKER.encode() not in sent(reply)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_update_that_is_not_finite_stays(folder, value: float) -> None:
+    def breaks(message, context):
+        state = random_state(SPEC, torch.Generator().manual_seed(2))
+        state["decoder.bias"][0] = value
+        return Message(
+            RecordDict({wire.UPDATE: wire.pack_state(state)}), reply_to=message
+        )
+
+    assert exit_door(message_of(), context_of(folder), breaks).error.reason == MISFIT
+
+
+def test_a_wider_array_under_an_allowed_name_is_held_back(folder) -> None:
+    def widens(message, context):
+        state = random_state(SPEC, torch.Generator().manual_seed(2))
+        state["decoder.bias"] = torch.zeros(SPEC.num_items + 1)
+        return Message(
+            RecordDict({wire.UPDATE: wire.pack_state(state)}), reply_to=message
+        )
+
+    assert exit_door(message_of(), context_of(folder), widens).error.reason == MISFIT
+
+
+@pytest.mark.parametrize("kind", ["evaluate", "query"])
+def test_what_no_list_names_leaves_with_nothing(folder, kind: str) -> None:
+    """Deny by default, even where an inner app did answer."""
+
+    def answers(message, context):
+        state = random_state(SPEC, torch.Generator().manual_seed(2))
+        content = RecordDict(
+            {
+                wire.UPDATE: wire.pack_state(state),
+                "metrics": MetricRecord({MARKER: 1.0}),
+            }
+        )
+        return Message(content, reply_to=message)
+
+    reply = exit_door(message_of(kind=kind), context_of(folder), answers)
+    assert not reply.content
+    assert MARKER.encode() not in sent(reply)
