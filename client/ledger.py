@@ -14,7 +14,7 @@ from typing import cast
 from flwr.app import ConfigRecord, Context
 
 from client.settings import ClientSettings
-from common.accounting import DpEvent, epsilon
+from common.accounting import LEAST_NOISE, DpEvent, epsilon
 from common.errors import BudgetExhausted, ProtocolError
 
 LEDGER = "ledger"
@@ -60,16 +60,15 @@ def charge(
     entries = spent(context)
     if entries and number <= entries[-1][0]:
         raise ProtocolError("Expected a round after those already charged.")
-    if planned.noise_multiplier == 0:
-        if not settings.allow_non_private:
-            raise BudgetExhausted("This client does not train without noise.")
-    elif epsilon([planned], settings.delta) > settings.max_epsilon:
-        raise BudgetExhausted("The run would exceed the client's budget.")
+    if planned.noise_multiplier == 0 and not settings.allow_non_private:
+        raise BudgetExhausted("This client does not train without noise.")
     steps = [entry.steps for _, entry in entries] + [event.steps]
     if sum(steps) > planned.steps or any(
         replace(entry, steps=0) != replace(planned, steps=0) for _, entry in entries
     ):
         raise BudgetExhausted("The run goes beyond what it declared.")
+    if planned.noise_multiplier > 0 and _exceeds(planned, settings):
+        raise BudgetExhausted("The run would exceed the client's budget.")
     context.state[LEDGER] = ConfigRecord(
         {
             "rounds": [earlier for earlier, _ in entries] + [number],
@@ -77,4 +76,17 @@ def charge(
             "noise_multiplier": event.noise_multiplier,
             "sample_rate": event.sample_rate,
         }
+    )
+
+
+def _exceeds(planned: DpEvent, settings: ClientSettings) -> bool:
+    """Whether the plan costs more than the client allows.
+
+    An ε at next to no noise takes minutes and gigabytes. More noise never costs
+    more, so that a plan too dear at ``LEAST_NOISE`` is refused without it.
+    """
+    noise = max(planned.noise_multiplier, LEAST_NOISE)
+    return any(
+        epsilon([event], settings.delta) > settings.max_epsilon
+        for event in (replace(planned, noise_multiplier=noise), planned)
     )

@@ -7,7 +7,7 @@ import pytest
 from client.app import app
 from client.ledger import charge, spent
 from client.settings import ClientSettings
-from common.accounting import DpEvent, epsilon
+from common.accounting import LEAST_NOISE, DpEvent, epsilon
 from common.errors import BudgetExhausted, ProtocolError
 from tests.client.conftest import context_of, message_of, rows, write_folder
 
@@ -133,3 +133,18 @@ def test_refusals_depend_on_no_private_row(folder) -> None:
             charge(context_of(folder), 1, EVENT, PLAN, poor)
         texts.append(str(refusal.value))
     assert texts[0] == texts[1]
+
+
+def test_next_to_no_noise_is_refused_without_counting_it(folder, monkeypatch) -> None:
+    """Its ε takes minutes: a server could stop a client by asking for it."""
+    counted = []
+
+    def counting(events, delta):
+        counted.extend(event.noise_multiplier for event in events)
+        return epsilon(events, delta)
+
+    monkeypatch.setattr("client.ledger.epsilon", counting)
+    event, plan = (replace(each, noise_multiplier=1e-6) for each in (EVENT, PLAN))
+    with pytest.raises(BudgetExhausted, match="exceed"):
+        charge(context_of(folder), 1, event, plan, ClientSettings())
+    assert counted == [LEAST_NOISE]

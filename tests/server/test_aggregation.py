@@ -70,3 +70,18 @@ def test_running_average_is_the_mean_of_the_iterates() -> None:
     for count, value in enumerate((2.0, 4.0, 9.0), start=1):
         average = running_average(average, state(value), count)
     assert average["w"].item() == pytest.approx(5.0)
+
+
+def test_fedavg_by_hand_over_two_tensors_and_unequal_sizes() -> None:
+    """Sizes 1 and 3, updates 4 and 8: mean 7, half of it is applied."""
+    updates = [
+        {"a": torch.tensor([4.0]), "b": torch.tensor([[0.0, 4.0]])},
+        {"a": torch.tensor([8.0]), "b": torch.tensor([[4.0, 0.0]])},
+    ]
+    mean = weighted_mean(updates, [1.0, 3.0])
+    settings = SETTINGS.model_copy(update={"learning_rate": 0.5})
+    start = {"a": torch.tensor([1.0]), "b": torch.zeros(1, 2)}
+    moved, _ = fedavg(start, mean, OptimiserState(), settings)
+    assert moved["a"].tolist() == [4.5]
+    assert moved["b"].tolist() == [[1.5, 0.5]]
+    assert start["a"].tolist() == [1.0], "the student before is left alone"

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 import scipy.sparse as sp
 import torch
-from flwr.app import Error, Message, RecordDict
+from flwr.app import Array, Error, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from common import wire
@@ -16,7 +16,7 @@ from common.catalogue import SCHEMA, Catalogue
 from common.config import defaults, parse
 from common.errors import ConfigError, ProtocolError
 from common.student import StudentSpec, build, interpolate, random_state
-from server.records import Recorder
+from server.records import Recorder, RoundRecord
 from server.safeguard import choose_weight, validate
 from server.settings import PublicData, read_public_data
 from server.strategy import Federation
@@ -177,3 +177,71 @@ def test_the_student_is_a_function_of_its_state() -> None:
     with torch.no_grad():
         once, again = build(SPEC, START)(rows), build(SPEC, START)(rows)
     assert torch.equal(once, again)
+
+
+def unreadable(data: bytes, stype: str = "numpy.ndarray"):
+    """A reply whose arrays have the right names and shapes and wrong bytes."""
+
+    def answer(message: Message) -> RecordDict:
+        content = honest()(message)
+        for name, value in START.items():
+            content[wire.UPDATE][name] = Array(
+                dtype="float32", shape=tuple(value.shape), stype=stype, data=data
+            )
+        return content
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        unreadable(b""),
+        unreadable(b"junk"),
+        unreadable(b"\x93NUMPY\x01\x00v\x00junk"),
+        unreadable(b"", stype="other"),
+        honest(state={n: v.double() for n, v in ONES.items()}),
+        honest(state=ONES | {"more": torch.ones(1)}),
+        honest(state={"decoder.bias": ONES["decoder.bias"]}),
+        honest(state=ONES | {"decoder.bias": torch.full((6,), float("inf"))}),
+    ],
+)
+def test_whatever_a_client_sends_the_others_still_count(tmp_path, bad) -> None:
+    last, lines = run(tmp_path, {1: bad, 2: honest(2.0), 3: bad})
+    for name, value in last.student.items():
+        torch.testing.assert_close(value, START[name] + 2.0)
+    refusals = [line for line in lines if line["event"] == "refusal"]
+    assert len(refusals) == 2
+    assert all(line["reason"] and line["round"] == 1 for line in refusals)
+
+
+def test_a_reply_of_the_round_before_does_not_count_again(tmp_path) -> None:
+    def replays(message: Message) -> RecordDict:
+        number = wire.unpack_header(message.content).number
+        return honest(100.0, number=max(1, number - 1))(message)
+
+    _, lines = run(tmp_path, {1: honest(1.0), 2: replays}, rounds=3)
+    survivors = [line["survivors"] for line in lines if line["event"] == "round"]
+    assert survivors == [2, 1, 1]
+
+
+def test_metrics_are_whole_lines_in_the_order_of_events(tmp_path) -> None:
+    _, lines = run(tmp_path, {1: honest(), 2: honest()}, rounds=2)
+    told = [(line["event"], line["round"], line.get("phase")) for line in lines]
+    phases = ("train", "aggregate", "validate")
+    assert told == [
+        entry
+        for number in (1, 2)
+        for entry in [("phase", number, phase) for phase in phases]
+        + [("round", number, None)]
+    ]
+    assert lines[-1]["epsilon"] == 0.5
+    assert lines[-1]["validation"] is None, "there are no validation users"
+    assert set(lines[-1]["seconds"]) == set(phases)
+
+
+def test_an_infinite_epsilon_is_valid_json(tmp_path) -> None:
+    Recorder(tmp_path).round(RoundRecord(1, float("inf")))
+    line = (tmp_path / "metrics.jsonl").read_text()
+    assert json.loads(line)["epsilon"] is None
+    assert "Infinity" not in line

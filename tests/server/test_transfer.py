@@ -77,3 +77,26 @@ def test_soft_labels_are_the_teachers_best_on_public_users() -> None:
     scores = teacher_logits(teacher(), ROWS[:5], spec)
     assert labels.proxy.shape == (5, 9)
     np.testing.assert_array_equal(labels.item[:, 0], scores.argmax(axis=1))
+
+
+@pytest.mark.parametrize("dim", [1, 3])
+def test_a_teacher_of_rank_d_is_kept_whole_by_d_dimensions(dim: int) -> None:
+    left, right = np.random.default_rng(1).normal(size=(2, 9, dim))
+    weights = (left @ right.T).astype(np.float32)
+    settings = CONFIG.transfer.model_copy(update={"content": False})
+    state = TRANSFERS["svd"](
+        weights,
+        np.eye(9, dtype=np.float32),
+        np.ones(9, dtype=bool),
+        StudentSpec(9, dim, 2.0, 0.0),
+        settings,
+    )
+    rebuilt = state["encoder.weight"].T @ state["decoder.weight"].T
+    np.testing.assert_allclose(rebuilt.numpy(), weights, atol=1e-5)
+
+
+def test_more_dimensions_than_items_are_left_at_zero() -> None:
+    _, state = transferred(20)
+    assert state["encoder.weight"].shape == (20, 9)
+    assert not state["encoder.weight"][8:].any()
+    assert not state["decoder.weight"][:, 8:].any()

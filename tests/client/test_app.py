@@ -1,0 +1,257 @@
+"""The client's app from message to reply, as the server would see it."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import scipy.sparse as sp
+import torch
+from flwr.app import Message
+from flwr.common.serde import message_from_proto, message_to_proto
+
+import client.app as wiring
+from client.app import app
+from client.ledger import spent
+from client.release import FAILED, MISFIT, REFUSED
+from common import wire
+from common.accounting import DpEvent
+from common.soft_labels import encode
+from common.student import random_state, shapes
+from tests.client.conftest import (
+    NUM_ITEMS,
+    SPEC,
+    catalogue,
+    context_of,
+    message_of,
+    rows,
+    write_folder,
+)
+
+MARKER = "MARKER-XYZ"
+NOISE_ONLY = {"privacy.max-grad-norm": 1e-9, "privacy.noise-multiplier": 1e9}
+
+
+def sent(reply: Message) -> bytes:
+    return message_to_proto(reply).SerializeToString()
+
+
+def update_of(reply: Message) -> dict[str, torch.Tensor]:
+    return wire.unpack_state(reply.content, wire.UPDATE, shapes(SPEC))
+
+
+def with_labels(message: Message) -> Message:
+    proxy = sp.csr_matrix(np.eye(4, NUM_ITEMS, dtype=np.float32))
+    scores = np.random.default_rng(0).normal(size=(4, NUM_ITEMS)).astype(np.float32)
+    message.content[wire.SOFT_LABELS] = wire.pack_soft_labels(encode(scores, proxy, 5))
+    return message
+
+
+def test_a_reply_survives_the_wire_with_two_records_and_three_tensors(folder) -> None:
+    reply = app(with_labels(message_of()), context_of(folder))
+    read = message_from_proto(message_to_proto(reply))
+    assert set(read.content) == {wire.UPDATE, wire.ROUND}
+    assert set(read.content[wire.UPDATE]) == set(shapes(SPEC))
+    assert wire.unpack_header(read.content) == wire.RoundHeader(
+        "11", 1, catalogue().digest
+    )
+
+
+@pytest.mark.parametrize("outside", [MARKER, f"i0{MARKER}"])
+def test_an_item_outside_the_catalogue_leaves_no_trace(
+    tmp_path, caplog, capfd, outside: str
+) -> None:
+    """Mistake 7: one bad row among good ones, in a folder with a telling name."""
+    table = rows(8)
+    bad = table.head(1).with_columns(item=pl.lit(outside), user=pl.lit(MARKER))
+    folder = write_folder(tmp_path / MARKER, pl.concat([table, bad]))
+    reply = app(message_of(), context_of(folder))
+    assert reply.error.reason == FAILED
+    assert MARKER.encode() not in sent(reply)
+    assert MARKER not in caplog.text
+    assert MARKER not in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize("fault", ["folder is a file", "no folder", "other catalogue"])
+def test_a_broken_folder_leaves_no_trace(tmp_path, caplog, fault: str) -> None:
+    folder = tmp_path / MARKER
+    if fault == "folder is a file":
+        folder.write_text(MARKER)
+    if fault == "other catalogue":
+        write_folder(folder, rows(8))
+        pl.DataFrame({MARKER: [MARKER]}).write_parquet(folder / "catalogue.parquet")
+    # Without settings the budget is the cautious default: ask for plenty of noise.
+    reply = app(message_of(), context_of(folder, **{"privacy.noise-multiplier": 30.0}))
+    assert reply.error.reason == FAILED
+    assert MARKER.encode() not in sent(reply)
+    assert MARKER not in caplog.text
+
+
+def test_users_and_folders_by_name_are_not_in_a_good_reply(tmp_path, caplog) -> None:
+    table = rows(8).with_columns(user=pl.lit(MARKER) + pl.col("user"))
+    folder = write_folder(tmp_path / MARKER, table)
+    reply = app(with_labels(message_of()), context_of(folder))
+    assert reply.has_content()
+    assert MARKER.encode() not in sent(reply)
+    assert MARKER not in caplog.text
+
+
+def changed_header(**values) -> Message:
+    message = message_of()
+    for key, value in values.items():
+        message.content[wire.ROUND][key] = value
+    return message
+
+
+def without(record: str) -> Message:
+    message = message_of()
+    del message.content[record]
+    return message
+
+
+def broken(value: float) -> Message:
+    state = random_state(SPEC, torch.Generator().manual_seed(1))
+    state["encoder.weight"][0, 0] = value
+    return message_of(state=state)
+
+
+def narrow() -> Message:
+    state = random_state(SPEC, torch.Generator().manual_seed(1))
+    return message_of(state={name: value[:1] for name, value in state.items()})
+
+
+def wrong_labels() -> Message:
+    message = with_labels(message_of())
+    del message.content[wire.SOFT_LABELS]["scale"]
+    return message
+
+
+MISFITS = {
+    "newer protocol": lambda: changed_header(protocol=wire.PROTOCOL_VERSION + 1),
+    "protocol as text": lambda: changed_header(protocol="1"),
+    "other catalogue": lambda: changed_header(catalogue="0" * 64),
+    "round as text": lambda: changed_header(round="1"),
+    "no header": lambda: without(wire.ROUND),
+    "no student": lambda: without(wire.STUDENT),
+    "NaN student": lambda: broken(float("nan")),
+    "infinite student": lambda: broken(float("inf")),
+    "other shapes": narrow,
+    "labels in part": wrong_labels,
+}
+
+
+@pytest.mark.parametrize("name", MISFITS)
+def test_a_message_that_does_not_fit_gets_the_one_text(folder, name: str) -> None:
+    reply = app(MISFITS[name](), context_of(folder))
+    assert reply.error.reason == MISFIT
+    assert not reply.has_content()
+
+
+def _never(folder: Path) -> None:
+    raise AssertionError("private rows were read")
+
+
+@pytest.mark.parametrize("kind", ["evaluate", "query"])
+def test_other_kinds_are_refused_without_a_charge_or_a_look(
+    folder, monkeypatch, kind: str
+) -> None:
+    monkeypatch.setattr(wiring, "read_client_data", _never)
+    context = context_of(folder)
+    assert app(message_of(kind=kind), context).error.reason == MISFIT
+    assert spent(context) == []
+
+
+def test_every_byte_count_is_the_same_with_one_user_more(tmp_path) -> None:
+    """Mistake 3: the size on the wire, too, says nothing about the rows."""
+    replies = [
+        app(message_of(), context_of(write_folder(tmp_path / "0000", rows(n))))
+        for n in (7, 8, 9)
+    ]
+    contents = [message_to_proto(r).content.SerializeToString() for r in replies]
+    assert len({len(content) for content in contents}) == 1
+
+
+def test_one_user_more_leaves_the_noise_alone(tmp_path) -> None:
+    """Mistake 3, through the whole app: at a tiny clip only noise is left."""
+    first, second = (
+        update_of(app(message_of(), context_of(folder, **NOISE_ONLY)))
+        for folder in (write_folder(tmp_path / f"{n}/0000", rows(n)) for n in (8, 9))
+    )
+    for name, value in first.items():
+        torch.testing.assert_close(value, second[name], rtol=1e-5, atol=1e-6)
+
+
+def test_two_clients_and_two_rounds_have_their_own_noise(tmp_path) -> None:
+    """Mistake 9: the same rows, config and seed, and yet no noise in common."""
+    drawn = []
+    for name in ("0000", "0001"):
+        context = context_of(write_folder(tmp_path / name, rows(8)), **NOISE_ONLY)
+        for number in (1, 2):
+            update = update_of(app(message_of(number), context))
+            drawn.append(torch.cat([value.flatten() for value in update.values()]))
+    for first in range(4):
+        for second in range(first):
+            assert float((drawn[first] == drawn[second]).double().mean()) < 0.1
+
+
+def test_without_a_seed_no_round_repeats(tmp_path) -> None:
+    folder = write_folder(tmp_path / "0000", rows(8))
+    (folder / "settings.toml").write_text("max-epsilon = 1e6\n")
+    first, second = (update_of(app(message_of(), context_of(folder))) for _ in range(2))
+    assert not torch.equal(first["encoder.weight"], second["encoder.weight"])
+
+
+def test_the_charge_is_what_the_round_does(folder) -> None:
+    context = context_of(folder, **{"training.local-steps": 3})
+    for number in (1, 2):
+        assert app(message_of(number), context).has_content()
+    assert spent(context) == [(1, DpEvent(1.0, 0.5, 3)), (2, DpEvent(1.0, 0.5, 3))]
+
+
+@pytest.mark.parametrize("less", [0.9, 1e-6])
+def test_too_little_noise_is_refused_before_a_row_is_read(
+    tmp_path, monkeypatch, less: float
+) -> None:
+    folder = write_folder(tmp_path / "0000", rows(8), **{"max-epsilon": 8.0})
+    enough = {"privacy.noise-multiplier": 3.0}
+    assert app(message_of(), context_of(folder, **enough)).has_content()
+    monkeypatch.setattr(wiring, "read_client_data", _never)
+    context = context_of(folder, **{"privacy.noise-multiplier": less})
+    assert app(message_of(), context).error.reason == REFUSED
+    assert spent(context) == []
+
+
+def test_noise_lowered_within_a_run_is_refused(folder) -> None:
+    context = context_of(folder, **{"privacy.noise-multiplier": 3.0})
+    assert app(message_of(1), context).has_content()
+    context.run_config["privacy.noise-multiplier"] = 1.0
+    assert app(message_of(2), context).error.reason == REFUSED
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyError, MemoryError])
+def test_a_failure_in_training_leaves_the_charge(folder, monkeypatch, error) -> None:
+    def fails(*args):
+        raise error(MARKER)
+
+    monkeypatch.setattr(wiring, "train_student", fails)
+    context = context_of(folder)
+    reply = app(message_of(), context)
+    assert reply.error.reason == FAILED
+    assert MARKER.encode() not in sent(reply)
+    assert [number for number, _ in spent(context)] == [1]
+    monkeypatch.undo()
+    assert app(message_of(1), context).error.reason == MISFIT
+    assert app(message_of(2), context).has_content()
+
+
+def test_the_charge_comes_before_the_first_look(folder, monkeypatch) -> None:
+    seen = []
+    context = context_of(folder)
+
+    def looks(place: Path):
+        seen.append([number for number, _ in spent(context)])
+        raise RuntimeError
+
+    monkeypatch.setattr(wiring, "read_client_data", looks)
+    app(message_of(4), context)
+    assert seen == [[4]]
