@@ -66,8 +66,14 @@ def _by_name(
     raise DataFormatError(f"{path}: expected a name ending in {', '.join(readers)}.")
 
 
-def _rows(path: Path, separator: str, *, quoted: bool = False) -> FieldTable:
+def _rows(
+    path: Path, separator: str, *, quoted: bool = False, least: int = 1
+) -> FieldTable:
+    """The file's rows, all of one width, at least ``least`` fields wide."""
     table = split_fields(read_text(path), separator, quoted=quoted)
+    if table.width < least:
+        expected = f"at least {least} fields."
+        raise format_error(path, expected, row=table.frame["line"][0], unit="line")
     wrong = table.frame.filter(pl.col("num_fields") != table.width)
     if wrong.height:
         expected = "as many fields as the first row."
@@ -123,7 +129,7 @@ def _movielens_100k_items(path: Path) -> pl.DataFrame:
 
 
 def _movielens_1m_items(path: Path) -> pl.DataFrame:
-    table = _rows(path, "::")
+    table = _rows(path, "::", least=3)
     return _catalogue(table.frame, "0", pl.col("1"), _split_categories("2", "|"))
 
 
@@ -150,7 +156,7 @@ ITEM_READERS: dict[str, Callable[[Path], pl.DataFrame]] = {
 
 def _named(names: tuple[str, ...], separator: str) -> Callable[[Path], pl.DataFrame]:
     def read(path: Path) -> pl.DataFrame:
-        table = _rows(path, separator)
+        table = _rows(path, separator, least=len(names))
         return table.frame.select(
             pl.col(str(i)).alias(name) for i, name in enumerate(names)
         )

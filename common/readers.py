@@ -17,7 +17,7 @@ import polars as pl
 from common.columns import Columns, find_columns, recognise
 from common.errors import DataFormatError
 from common.repairs import ReadReport, Repairs, check_rows
-from common.text_tables import FieldTable, read_text, split_fields
+from common.text_tables import FieldTable, read_bytes, read_text, split_fields
 
 
 @dataclass(frozen=True)
@@ -175,21 +175,32 @@ def _sequences(path: Path, columns: Columns | None, repairs: Repairs) -> ReadRes
 
 
 def _parquet(path: Path, columns: Columns | None, repairs: Repairs) -> ReadResult:
+    raw = read_bytes(path)
     try:
-        frame = pl.read_parquet(path)
-        names = frame.columns
-        text = frame.select(pl.all().cast(pl.String))
-    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
+        frame = pl.read_parquet(raw)
+    # A panic inside polars, as damaged bytes can cause, is no Exception.
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise DataFormatError(f"{path}: expected a Parquet file.") from error
     if not frame.height:
         raise DataFormatError(f"{path}: expected data, found an empty file.")
-    rows = text.rename({name: str(i) for i, name in enumerate(names)})
-    rows = rows.with_row_index("line", offset=1).with_columns(
-        pl.col("line").cast(pl.Int64), num_fields=pl.lit(len(names), dtype=pl.Int64)
+    names = frame.columns
+    places = find_columns(names, columns, path)
+    rows = frame.select(
+        pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias("line"),
+        pl.lit(len(names), dtype=pl.Int64).alias("num_fields"),
+        *(_as_text(frame[names[i]]).alias(str(i)) for i in places.values()),
     )
     table = FieldTable(rows, len(names), 0)
-    places = find_columns(names, columns, path)
     return _finish(path, "parquet", table, places, repairs, (), unit="row")
+
+
+def _as_text(column: pl.Series) -> pl.Series:
+    """A Parquet column as the strings that the checks read; times as Unix seconds."""
+    if column.dtype.is_temporal() and column.dtype in (pl.Date, pl.Datetime):
+        column = column.dt.epoch("s")
+    if column.dtype.is_nested():
+        return pl.Series(column.name, [None] * len(column), dtype=pl.String)
+    return column.cast(pl.String)
 
 
 READERS: dict[str, Reader] = {

@@ -67,3 +67,11 @@ def test_a_short_row_and_an_unknown_name_are_refused(tmp_path: Path) -> None:
         read_items(tmp_path / "movies.dat")
     with pytest.raises(DataFormatError, match="name ending in"):
         read_items(tmp_path / "movies.xyz")
+
+
+@pytest.mark.parametrize("name", ["movies.dat", "users.dat", "u.user", "u.item"])
+def test_a_file_of_too_few_fields_is_refused_with_its_line(tmp_path, name) -> None:
+    (tmp_path / name).write_text("\n1\n")
+    reader = read_items if name in ("movies.dat", "u.item") else read_users
+    with pytest.raises(DataFormatError, match=r"line \d"):
+        reader(tmp_path / name)
