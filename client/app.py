@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
@@ -23,7 +22,7 @@ from common.accounting import noise_multiplier, planned_event
 from common.config import RunConfig, parse
 from common.errors import ProtocolError
 from common.soft_labels import SoftLabels, check
-from common.student import Student, StudentSpec, build, shapes
+from common.student import Student, build, shapes, spec_of
 
 app = ClientApp()
 
@@ -75,12 +74,7 @@ def _student(
         raise ProtocolError(
             "Expected the catalogue declared to this client, got another's digest."
         )
-    spec = StudentSpec(
-        data.catalogue.num_items,
-        config.student.dim,
-        config.student.logit_scale,
-        config.student.history_exponent,
-    )
+    spec = spec_of(config.student, data.catalogue.num_items)
     return build(spec, wire.unpack_state(message.content, wire.STUDENT, shapes(spec)))
 
 
@@ -101,8 +95,3 @@ def _streams(
         masking=stream(settings.seed, *place, "masking"),
         noise=stream(settings.seed, *place, "noise"),
     )
-
-
-# One client's steps are small: more threads than cores only get in each other's way
-# when several clients share a machine.
-torch.set_num_threads(min(2, torch.get_num_threads()))

@@ -83,12 +83,17 @@ def epsilon_path(event: DpEvent, delta: float, num_points: int) -> list[float]:
     """
     if event.noise_multiplier == 0:
         return [float("inf")] * num_points
+    return list(_epsilon_path(event, delta, num_points))
+
+
+@lru_cache(maxsize=8)
+def _epsilon_path(event: DpEvent, delta: float, num_points: int) -> tuple[float, ...]:
     accountant = _accountant(COARSE_GRID)
     path = []
     for _ in range(num_points):
         accountant.compose(_step(event), event.steps)
         path.append(float(accountant.get_epsilon(delta)))
-    return path
+    return tuple(path)
 
 
 @lru_cache(maxsize=64)

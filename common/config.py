@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -240,15 +241,21 @@ def parse(flat: Mapping[str, Scalar]) -> RunConfig:
 
 def _int_as_float(flat: Mapping[str, Scalar]) -> FlatConfig:
     """TOML's ``delta = 1`` where the default is a float means 1.0."""
-    kinds = defaults()
+    floats = _float_keys()
     return {
         key: float(value)
-        if isinstance(kinds.get(key), float)
+        if key in floats
         and type(value) is int
         and abs(value) <= 2**53  # more is no float's value, hence refused
         else value
         for key, value in flat.items()
     }
+
+
+@lru_cache(maxsize=1)
+def _float_keys() -> frozenset[str]:
+    """Keys whose default is a float; a client parses its config at each message."""
+    return frozenset(k for k, value in defaults().items() if isinstance(value, float))
 
 
 def _explain(fault: Any) -> str:

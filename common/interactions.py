@@ -117,20 +117,6 @@ class Interactions:
             num_items=self.num_items,
         )
 
-    def of_users(self, users: IntArray) -> Interactions:
-        """Only ``users`` (dense, distinct), renumbered in the order given."""
-        new_id = np.full(self.num_users, -1, dtype=np.int64)
-        new_id[users] = np.arange(len(users))
-        keep = new_id[self.user] >= 0
-        return Interactions(
-            user=new_id[self.user[keep]],
-            item=self.item[keep],
-            value=self.value[keep],
-            timestamp=self.timestamp[keep],
-            num_users=len(users),
-            num_items=self.num_items,
-        )
-
 
 @dataclass(frozen=True)
 class EncodedTable:
@@ -163,3 +149,20 @@ def encode_table(table: pl.DataFrame, items: IdMap) -> EncodedTable:
         num_items=len(items),
     )
     return EncodedTable(interactions, users)
+
+
+def encode_held(
+    table: pl.DataFrame, items: IdMap
+) -> tuple[sp.csr_matrix, sp.csr_matrix]:
+    """Items shown and items to find, CSR ``[users, items]`` both.
+
+    Args:
+        table: columns as in ``SCHEMA``, and ``held``: whether a row is to find.
+        items: the declared catalogue.
+
+    Raises:
+        DataFormatError: if an item is not in ``items``.
+    """
+    users = encode_table(table.drop("held"), items).interactions
+    held = table["held"].to_numpy()
+    return users.where(~held).matrix(), users.where(held).matrix()

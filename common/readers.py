@@ -14,7 +14,7 @@ from pathlib import Path
 
 import polars as pl
 
-from common.columns import Columns, find_columns, recognise
+from common.columns import Columns, find_columns
 from common.errors import DataFormatError
 from common.repairs import ReadReport, Repairs, check_rows
 from common.text_tables import FieldTable, read_bytes, read_text, split_fields
@@ -141,11 +141,7 @@ def _recbole(path: Path, columns: Columns | None, repairs: Repairs) -> ReadResul
     header = [name.partition(":")[0] for name in table.header()]
     if not all(":" in name for name in table.header()):
         raise DataFormatError(f"{path}, line 1: expected a header of name:type fields.")
-    places = (
-        find_columns(header, columns, path)
-        if columns
-        else recognise(header, ("user", "item"), ("value", "timestamp"), path)
-    )
+    places = find_columns(header, columns, path)
     return _finish(path, "recbole", table.body(), places, repairs, text.notes)
 
 
@@ -196,7 +192,7 @@ def _parquet(path: Path, columns: Columns | None, repairs: Repairs) -> ReadResul
 
 def _as_text(column: pl.Series) -> pl.Series:
     """A Parquet column as the strings that the checks read; times as Unix seconds."""
-    if column.dtype.is_temporal() and column.dtype in (pl.Date, pl.Datetime):
+    if column.dtype in (pl.Date, pl.Datetime):
         column = column.dt.epoch("s")
     if column.dtype.is_nested():
         return pl.Series(column.name, [None] * len(column), dtype=pl.String)

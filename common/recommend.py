@@ -11,8 +11,25 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from common.metrics import TopK, top_k
+from common.interactions import FloatArray
+from common.metrics import Scorer, TopK, top_k
 from common.student import Student
+
+
+def score_histories(student: Student, histories: sp.csr_matrix) -> Scorer:
+    """What ranks users by a student: ``score(start, stop)`` for these rows.
+
+    Args:
+        histories: multi-hot float32, CSR ``[users, num_items]``.
+    """
+
+    def score(start: int, stop: int) -> FloatArray:
+        with torch.no_grad():
+            logits = student(torch.from_numpy(histories[start:stop].toarray()))
+        scores: FloatArray = logits.numpy()
+        return scores
+
+    return score
 
 
 def recommend(student: Student, items: Sequence[int], k: int) -> TopK:
@@ -27,10 +44,9 @@ def recommend(student: Student, items: Sequence[int], k: int) -> TopK:
     """
     history = np.zeros((1, student.spec.num_items), dtype=np.float32)
     history[0, list(items)] = 1.0
-    with torch.no_grad():
-        scores = student(torch.from_numpy(history)).numpy()
-    left = student.spec.num_items - int(history.sum())
-    return top_k(scores, sp.csr_matrix(history), min(k, left))
+    seen = sp.csr_matrix(history)
+    left = student.spec.num_items - seen.nnz
+    return top_k(score_histories(student, seen)(0, 1), seen, min(k, left))
 
 
 def similar(student: Student, item: int, k: int) -> TopK:

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from common.config import StudentShape
 from common.errors import DataFormatError
 
 StateDict = dict[str, Tensor]
@@ -40,6 +41,13 @@ class StudentSpec:
     dim: int
     logit_scale: float
     history_exponent: float
+
+
+def spec_of(settings: StudentShape, num_items: int) -> StudentSpec:
+    """The student this configuration asks for over a catalogue."""
+    return StudentSpec(
+        num_items, settings.dim, settings.logit_scale, settings.history_exponent
+    )
 
 
 class Student(nn.Module):

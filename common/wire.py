@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import scipy.sparse as sp
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
@@ -107,7 +109,7 @@ def unpack_state(
 
 
 def _tensor(array: Array, record: str, name: str, expected: tuple[int, ...]) -> Tensor:
-    values = array.numpy()
+    values = _decoded(array)
     if values.shape != expected or values.dtype != np.float32:
         raise ProtocolError(
             f"{record}/{name}: expected float32 {expected}, "
@@ -117,6 +119,14 @@ def _tensor(array: Array, record: str, name: str, expected: tuple[int, ...]) -> 
         raise ProtocolError(f"{record}/{name}: expected finite values, got others.")
     # Memory of torch's own alignment: the last bits of a product depend on it.
     return torch.tensor(values)
+
+
+def _decoded(array: Array) -> npt.NDArray[Any]:
+    """The array's values, whatever bytes the other side calls an array."""
+    try:
+        return array.numpy()
+    except Exception as error:
+        raise ProtocolError("Expected readable arrays, got others.") from error
 
 
 def pack_soft_labels(labels: SoftLabels) -> ArrayRecord:
@@ -143,7 +153,7 @@ def unpack_soft_labels(content: RecordDict) -> SoftLabels | None:
     if arrays is None:
         return None
     try:
-        parts = {name: array.numpy() for name, array in arrays.items()}
+        parts = {name: _decoded(array) for name, array in arrays.items()}
         ones = np.ones(len(parts["indices"]), dtype=np.float32)
         rows, columns = (int(size) for size in parts["shape"])
         proxy = sp.csr_matrix(

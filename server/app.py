@@ -17,7 +17,13 @@ from common.config import RunConfig, parse
 from common.features import item_features
 from common.folders import STUDENT, STUDENT_TRANSFERRED, SUMMARY, TEACHER
 from common.soft_labels import SoftLabels
-from common.student import StateDict, StudentSpec, interpolate, save_student
+from common.student import (
+    StateDict,
+    StudentSpec,
+    interpolate,
+    save_student,
+    spec_of,
+)
 from server.records import Recorder
 from server.safeguard import Choice, choose_weight
 from server.settings import PublicData, ServerFolders, locate, read_public_data
@@ -36,7 +42,7 @@ def main(grid: Grid, context: Context) -> None:
     folders = locate(context)
     public = read_public_data(folders.public)
     recorder = Recorder(folders.out)
-    spec = student_spec(config, public)
+    spec = spec_of(config.student, public.catalogue.num_items)
     transferred, labels = teach(config, spec, public, folders)
     federation = Federation(
         grid, str(context.run_id), config, spec, public, labels, recorder
@@ -51,16 +57,6 @@ def main(grid: Grid, context: Context) -> None:
     finally:
         # Whatever ends the loop, Ctrl-C included, leaves what was learnt so far.
         release(config, spec, public, folders, transferred, trained)
-
-
-def student_spec(config: RunConfig, public: PublicData) -> StudentSpec:
-    """The student's shape for this catalogue."""
-    return StudentSpec(
-        public.catalogue.num_items,
-        config.student.dim,
-        config.student.logit_scale,
-        config.student.history_exponent,
-    )
 
 
 def teach(

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
-import torch
 
 from common.metrics import evaluate_ranking
+from common.recommend import score_histories
 from common.student import StateDict, StudentSpec, build, interpolate
 
 METRIC = "ndcg@100"
@@ -40,14 +40,7 @@ def validate(
     """NDCG@100 of a student on public users; NaN without any."""
     if shown.shape[0] == 0:
         return float("nan")
-    student = build(spec, state).eval()
-
-    def score(start: int, stop: int) -> np.ndarray:
-        rows = torch.from_numpy(shown[start:stop].toarray())
-        with torch.no_grad():
-            logits: np.ndarray = student(rows).numpy()
-        return logits
-
+    score = score_histories(build(spec, state).eval(), shown)
     values = evaluate_ranking(score, shown, held, batch_size=BATCH, metrics=[METRIC])
     return float(np.nanmean(values[METRIC]))
 

@@ -20,7 +20,7 @@ from platformdirs import user_data_path
 from common.catalogue import Catalogue, read_catalogue
 from common.errors import ConfigError
 from common.folders import CATALOGUE, INTERACTIONS, VALIDATION
-from common.interactions import encode_table
+from common.interactions import encode_held, encode_table
 
 
 @dataclass(frozen=True)
@@ -77,12 +77,5 @@ def read_public_data(folder: Path) -> PublicData:
         )
     catalogue = read_catalogue(folder / CATALOGUE)
     teaching = encode_table(pl.read_parquet(path), catalogue.items)
-    table = pl.read_parquet(folder / VALIDATION)
-    users = encode_table(table.drop("held"), catalogue.items).interactions
-    held = table["held"].to_numpy()
-    return PublicData(
-        catalogue,
-        teaching.interactions.matrix(),
-        users.where(~held).matrix(),
-        users.where(held).matrix(),
-    )
+    shown, held = encode_held(pl.read_parquet(folder / VALIDATION), catalogue.items)
+    return PublicData(catalogue, teaching.interactions.matrix(), shown, held)

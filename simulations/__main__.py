@@ -9,12 +9,18 @@ import shlex
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from common.errors import ConfigError, TutelaError
+from common.folders import CATALOGUE, CONFIG, REPORT, STUDENT
 from simulations.data_commands import data_app
+
+if TYPE_CHECKING:
+    from common.catalogue import Catalogue
+    from common.config import RunConfig
+    from common.metrics import TopK
 
 app = typer.Typer(
     help="Tutela: a federated recommender that trains on data nobody shares.",
@@ -76,7 +82,7 @@ def simulate(
         typer.echo(results.model_dump_json())
     else:
         print_results(results)
-        typer.echo(f"Report: {out / 'report.html'}")
+        typer.echo(f"Report: {out / REPORT}")
     if results.status == "interrupted":
         raise typer.Exit(130)
 
@@ -116,11 +122,10 @@ def recommend(
     from common.recommend import recommend as rank
     from common.student import load_student
 
-    catalogue = read_catalogue(run / "catalogue.parquet")
+    catalogue = read_catalogue(run / CATALOGUE)
     history = [catalogue.find(title) for title in [*items, *(more or [])]]
-    _print_items(
-        run, rank(load_student(run / "student.safetensors"), history, k), "Recommended"
-    )
+    student = load_student(run / STUDENT)
+    _print_items(catalogue, rank(student, history, k), "Recommended")
 
 
 @app.command()
@@ -134,12 +139,14 @@ def similar(
     from common.recommend import similar as rank
     from common.student import load_student
 
-    found = read_catalogue(run / "catalogue.parquet").find(item)
-    student = load_student(run / "student.safetensors")
-    _print_items(run, rank(student, found, k), f"Like {item}")
+    catalogue = read_catalogue(run / CATALOGUE)
+    found = rank(load_student(run / STUDENT), catalogue.find(item), k)
+    _print_items(catalogue, found, f"Like {item}")
 
 
-def _config(path: Path | None, assignments: list[str] | None, seed: int | None):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _config(
+    path: Path | None, assignments: list[str] | None, seed: int | None
+) -> RunConfig:
     from common.config import defaults, parse, parse_assignment, read_overrides
 
     flat = defaults()
@@ -157,7 +164,7 @@ def _make_room(out: Path, *, overwrite: bool) -> None:
 
     if not out.exists() or not any(out.iterdir()):
         return
-    if not (out / "config.toml").is_file():
+    if not (out / CONFIG).is_file():
         raise ConfigError(f"--out: {out} holds other files; expected a run or nothing.")
     if not overwrite:
         raise ConfigError(
@@ -166,13 +173,11 @@ def _make_room(out: Path, *, overwrite: bool) -> None:
     shutil.rmtree(out)
 
 
-def _print_items(run: Path, found, title: str) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+def _print_items(catalogue: Catalogue, found: TopK, title: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from common.catalogue import read_catalogue
-
-    titles = read_catalogue(run / "catalogue.parquet").table["title"].to_list()
+    titles = catalogue.table["title"].to_list()
     table = Table("", "title", "score", title=title)
     pairs = zip(found.item[0].tolist(), found.score[0].tolist(), strict=True)
     for place, (item, score) in enumerate(pairs, start=1):

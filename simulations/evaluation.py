@@ -14,13 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 import scipy.sparse as sp
-import torch
 from safetensors.numpy import load_file
 
 from common.catalogue import Catalogue, read_catalogue
 from common.config import Evaluation
 from common.folders import CATALOGUE, INTERACTIONS
-from common.interactions import encode_table
+from common.interactions import encode_held
 from common.metrics import (
     DEFAULT_METRICS,
     Estimate,
@@ -29,6 +28,7 @@ from common.metrics import (
     estimate,
     evaluate_ranking,
 )
+from common.recommend import score_histories
 from common.student import load_student
 from simulations.partition import CLIENTS, HELDOUT, SERVER
 
@@ -54,9 +54,7 @@ def read_heldout(federation: Path) -> HeldOut:
     """Read the held-out folder that the partition wrote."""
     catalogue = read_catalogue(federation / SERVER / CATALOGUE)
     table = pl.read_parquet(federation / HELDOUT / INTERACTIONS)
-    users = encode_table(table.drop("held"), catalogue.items).interactions
-    held = table["held"].to_numpy()
-    return HeldOut(catalogue, users.where(~held).matrix(), users.where(held).matrix())
+    return HeldOut(catalogue, *encode_held(table, catalogue.items))
 
 
 def count_popularity(
@@ -100,15 +98,7 @@ def teacher_scorer(path: Path, shown: sp.csr_matrix) -> Scorer:
 
 def student_scorer(path: Path, shown: sp.csr_matrix) -> Scorer:
     """A saved student applied to what is shown."""
-    student = load_student(path)
-
-    def score(start: int, stop: int) -> npt.NDArray[np.float32]:
-        with torch.no_grad():
-            logits = student(torch.from_numpy(shown[start:stop].toarray()))
-        scores: npt.NDArray[np.float32] = logits.numpy()
-        return scores
-
-    return score
+    return score_histories(load_student(path), shown)
 
 
 def rank(score: Scorer, heldout: HeldOut, settings: Evaluation) -> PerUser:

@@ -68,11 +68,3 @@ def test_where_keeps_rows_and_numbers():
     kept = found.where(found.value > 2)
     assert kept.user.tolist() == [0, 1]
     assert (kept.num_users, kept.num_items) == (2, 3)
-
-
-def test_of_users_renumbers_in_the_order_given():
-    rows = [*ROWS, ("cy", "y", 4.0, 5)]
-    some = encoded(rows).interactions.of_users(np.array([2, 0]))
-    assert some.num_users == 2
-    assert some.matrix().toarray().tolist() == [[0, 1, 0], [1, 0, 1]]
-    assert some.value.tolist() == [5.0, 1.0, 4.0]
