@@ -75,7 +75,8 @@ def _student(
             "Expected the catalogue declared to this client, got another's digest."
         )
     spec = spec_of(config.student, data.catalogue.num_items)
-    return build(spec, wire.unpack_state(message.content, wire.STUDENT, shapes(spec)))
+    state = wire.unpack_state(message.content, wire.STUDENT, shapes(spec))
+    return build(spec, state).to(config.run.device)
 
 
 def _labels(message: Message, data: ClientData) -> SoftLabels | None:

@@ -55,7 +55,7 @@ def train(
     """``local-steps`` private steps; a step is a step, an empty sample included.
 
     Args:
-        student: where to start; changed in place.
+        student: where to start, on the device to train on; changed in place.
         histories: private multi-hot rows, CSR ``[users, n]``.
         labels: soft labels to distil from, if any.
         config: steps, masking and distillation.
@@ -74,11 +74,13 @@ def train(
     extra = None
     if labels is not None and config.distillation.weight > 0:
         extra = distillation_loss(student, labels, config.distillation)
+    device = student.encoder.weight.device
     for _ in range(settings.local_steps):
         users = draw_users(histories.shape[0], mechanism.sample_rate, streams.sampling)
         for start in range(0, len(users), settings.chunk_users):
             rows = histories[users[start : start + settings.chunk_users]]
-            steps.accumulate(*split(rows, settings.target_fraction, streams.masking))
+            history, target = split(rows, settings.target_fraction, streams.masking)
+            steps.accumulate(history.to(device), target.to(device))
         steps.step(extra)
     after = student.state_dict()
     return {name: after[name] - before[name] for name in before}
@@ -106,9 +108,10 @@ def distillation_loss(
     student: Student, labels: SoftLabels, settings: Distillation
 ) -> Callable[[], Tensor]:
     """The weighted mean distillation loss over the proxy set, as a function."""
-    proxy = torch.tensor(labels.proxy.toarray())
-    items = torch.from_numpy(labels.item).long()
-    teacher = decode(labels)
+    device = student.encoder.weight.device
+    proxy = torch.tensor(labels.proxy.toarray()).to(device)
+    items = torch.from_numpy(labels.item).long().to(device)
+    teacher = decode(labels).to(device)
     loss = DISTILLATION[settings.loss]
 
     def evaluate() -> Tensor:
