@@ -70,7 +70,7 @@ def simulate(
     from simulations.table import print_results
 
     settings = _config(config, assignments, seed)
-    _make_room(out, overwrite=overwrite)
+    _make_room(out, "run", CONFIG, overwrite=overwrite)
     results = run_experiment(
         settings,
         out,
@@ -95,6 +95,9 @@ def partition(
     out: Annotated[
         Path | None, typer.Option(help="Folder; by default where `flwr run` looks.")
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option(help="Replace an earlier federation in the folder.")
+    ] = False,
 ) -> None:
     """Write the folders of a federation, for `flwr run .`."""
     from platformdirs import user_data_path
@@ -102,7 +105,9 @@ def partition(
     from simulations.experiment import prepare
 
     folder = out or user_data_path("tutela") / "federation"
-    dealt = prepare(_config(config, assignments, seed), folder)
+    settings = _config(config, assignments, seed)
+    _make_room(folder, "federation", f"server/{CATALOGUE}", overwrite=overwrite)
+    dealt = prepare(settings, folder)
     for note in dealt.notes:
         typer.echo(note)
     typer.echo(f"{len(dealt.clients)} client folders under {folder}")
@@ -158,17 +163,19 @@ def _config(
     return parse(flat)
 
 
-def _make_room(out: Path, *, overwrite: bool) -> None:
-    """Refuse to mix two runs; remove only what an earlier run wrote."""
+def _make_room(out: Path, kind: str, mark: str, *, overwrite: bool) -> None:
+    """Refuse to mix two of a kind; remove only what bears the kind's mark."""
     import shutil
 
     if not out.exists() or not any(out.iterdir()):
         return
-    if not (out / CONFIG).is_file():
-        raise ConfigError(f"--out: {out} holds other files; expected a run or nothing.")
+    if not (out / mark).is_file():
+        raise ConfigError(
+            f"--out: {out} holds other files; expected a {kind} or nothing."
+        )
     if not overwrite:
         raise ConfigError(
-            f"--out: {out} holds an earlier run; name another folder or --overwrite."
+            f"--out: {out} holds an earlier {kind}; name another folder or --overwrite."
         )
     shutil.rmtree(out)
 

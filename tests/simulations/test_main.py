@@ -123,6 +123,29 @@ def test_describe_says_what_is_wrong_and_counts_repairs(tmp_path: Path) -> None:
     assert "dropped 1 for value" in facts["report"]
 
 
+def test_partition_never_mixes_two_federations(tmp_path: Path) -> None:
+    out = tmp_path / "f"
+    first = [*SMALL, "partition.num-clients=3"]
+    assert tutela("partition", "--out", str(out), *sets(first)).returncode == 0
+    done = tutela("partition", "--out", str(out), *sets(SMALL))
+    assert done.returncode == 2
+    assert "holds an earlier federation" in done.stderr
+    assert len(list((out / "clients").iterdir())) == 3
+    done = tutela("partition", "--out", str(out), "--overwrite", *sets(SMALL))
+    assert done.returncode == 0, done.stderr
+    assert len(list((out / "clients").iterdir())) == 2
+
+
+def test_partition_leaves_a_real_clients_folder_alone(tmp_path: Path) -> None:
+    rows = tmp_path / "clients" / "0000" / "interactions.parquet"
+    rows.parent.mkdir(parents=True)
+    rows.write_bytes(b"mine")
+    done = tutela("partition", "--out", str(tmp_path), "--overwrite", *sets(SMALL))
+    assert done.returncode == 2
+    assert "holds other files" in done.stderr
+    assert rows.read_bytes() == b"mine"
+
+
 def test_partition_writes_what_a_client_reads(tmp_path: Path) -> None:
     done = tutela("partition", "--out", str(tmp_path / "f"), *sets(SMALL))
     assert done.returncode == 0, done.stderr
