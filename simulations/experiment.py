@@ -307,7 +307,9 @@ def verdict_of(ranked: dict[ModelName, Ranked], weight: float | None) -> Verdict
             f"{word} {name.replace('_', ' ')} by {gain.value:+.4f} "
             f"[{gain.low:+.4f}, {gain.high:+.4f}]{sure}"
         )
-    text = f"In NDCG@100 the private student {' and '.join(parts)}."
+    # "Federated", not "private": in mode off it is not.
+    mean = float(np.nanmean(private))
+    text = f"In NDCG@100 the federated student ({mean:.4f}) {' and '.join(parts)}."
     if not all(beats.values()):
         text += (
             " The noise cost more than the private rows gave; more users a client, "

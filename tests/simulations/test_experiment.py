@@ -90,6 +90,7 @@ def test_mode_off_is_stamped_everywhere(tmp_path: Path) -> None:
     results = run_experiment(config, tmp_path / "off")
     assert results.promise.epsilon is None
     assert results.promise.sentence.startswith("NOT PRIVATE")
+    assert "private student" not in results.verdict.text
     assert results.model_notes["student_private"].stamp == "NOT PRIVATE"
     assert "student_nonprivate" not in results.models
 
