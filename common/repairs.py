@@ -13,6 +13,7 @@ from typing import Literal
 
 import polars as pl
 
+from common.errors import ConfigError
 from common.interactions import SCHEMA
 from common.text_tables import FieldTable, format_error
 
@@ -37,6 +38,24 @@ class Repairs:
 
     bad_rows: Literal["error", "drop"] = "error"
     duplicates: Literal["error", "keep_first", "keep_last"] = "error"
+
+
+def parse_repairs(bad_rows: str, duplicates: str) -> Repairs:
+    """The choice as typed on a command line.
+
+    Raises:
+        ConfigError: naming the option, what was expected and what came.
+    """
+    for option, value, choices in (
+        ("--bad-rows", bad_rows, ("error", "drop")),
+        ("--duplicates", duplicates, ("error", "keep_first", "keep_last")),
+    ):
+        if value not in choices:
+            raise ConfigError(
+                f"{option}: expected {', '.join(choices[:-1])} or {choices[-1]}, "
+                f"got {value!r}."
+            )
+    return Repairs(bad_rows, duplicates)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
