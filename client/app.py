@@ -1,55 +1,48 @@
-"""The client's Flower app: wiring only.
+"""The client's Flower app: wiring only, behind the exit door.
 
-Settings → message → charge → rows → training → update, behind the exit door.
+The door has charged a message before it gets here. Message → rows → answer.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 
 from flwr.app import Context, Message, RecordDict
-from flwr.clientapp import ClientApp
 
-from client.data import ClientData, read_client_data
-from client.ledger import charge
-from client.randomness import stream
-from client.release import exit_door
-from client.settings import ClientSettings, locate, read_settings
+from client.admission import labels_of, student_of
+from client.data import read_client_data
+from client.evaluate import metric_sums
+from client.randomness import RandomStream, stream
+from client.release import DoorApp, exit_door
+from client.settings import locate, read_settings
 from client.train import Streams, mechanism_of
 from client.train import train as train_student
 from common import wire
-from common.accounting import noise_multiplier, planned_event
-from common.config import RunConfig, parse
+from common.accounting import noise_multiplier, releases
+from common.catalogue import read_catalogue
+from common.config import parse
 from common.errors import ProtocolError
-from common.soft_labels import SoftLabels, check
-from common.student import Student, build, shapes, spec_of
+from common.folders import CATALOGUE, STUDENT
+from common.student import save_student
 
-app = ClientApp()
+app = DoorApp()
 
 
 @app.train(mods=[exit_door])
 def train(message: Message, context: Context) -> Message:
-    """Train one round and reply with the update.
-
-    The charge comes before the first look at a private row.
-    """
+    """Train one round and reply with the update."""
     config = parse(context.run_config)
     folder = locate(context)
-    settings = read_settings(folder)
-    header = wire.unpack_header(message.content)
-    noise = noise_multiplier(config.privacy, config.total_steps)
-    event = planned_event(config.privacy, noise, config.training.local_steps)
-    planned = planned_event(config.privacy, noise, config.total_steps)
-    charge(context, header.number, event, planned, settings)
     data = read_client_data(folder)
-    student = _student(message, config, data, header)
+    student = student_of(message, config, data.catalogue).to(config.run.device)
+    draw = _streams(message, context)
     update = train_student(
         student,
         data.histories,
-        _labels(message, data),
+        labels_of(message, data.catalogue),
         config,
-        mechanism_of(config, noise),
-        _streams(settings, folder, header),
+        mechanism_of(config, noise_multiplier(config)),
+        Streams(draw("sampling"), draw("masking"), draw("noise")),
     )
     content = RecordDict({wire.UPDATE: wire.pack_state(update)})
     return Message(content, reply_to=message)
@@ -57,42 +50,44 @@ def train(message: Message, context: Context) -> Message:
 
 @app.evaluate(mods=[exit_door])
 def evaluate(message: Message, context: Context) -> Message:
-    """Refuse: metrics on private rows are releases, and none is promised yet."""
-    raise ProtocolError("Expected a training message.")
+    """Reply with noised sums of metrics over this client's users."""
+    config = parse(context.run_config)
+    data = read_client_data(locate(context))
+    number = wire.unpack_header(message.content).number
+    event = releases(config, noise_multiplier(config), number)[wire.EVALUATE]
+    draw = _streams(message, context)
+    sums = metric_sums(
+        student_of(message, config, data.catalogue).eval(),
+        data.histories,
+        event.noise_multiplier,
+        config.training.chunk_users,
+        draw("metrics masking"),
+        draw("metrics noise"),
+    )
+    content = RecordDict({wire.METRICS: wire.pack_sums(sums)})
+    return Message(content, reply_to=message)
+
+
+@app.query("student", mods=[exit_door])
+def deliver(message: Message, context: Context) -> Message:
+    """Keep the final student; it costs nothing, so an exhausted client gets it too."""
+    config, folder = parse(context.run_config), locate(context)
+    student = student_of(message, config, read_catalogue(folder / CATALOGUE))
+    new = folder / f".{STUDENT}.new"
+    save_student(new, student.spec, student.state_dict())
+    new.replace(folder / STUDENT)
+    return Message(RecordDict(), reply_to=message)
 
 
 @app.query(mods=[exit_door])
 def query(message: Message, context: Context) -> Message:
-    """Refuse: there is nothing to ask a client."""
+    """Refuse: there is nothing else to ask a client."""
     raise ProtocolError("Expected a training message.")
 
 
-def _student(
-    message: Message, config: RunConfig, data: ClientData, header: wire.RoundHeader
-) -> Student:
-    if header.catalogue != data.catalogue.digest:
-        raise ProtocolError(
-            "Expected the catalogue declared to this client, got another's digest."
-        )
-    spec = spec_of(config.student, data.catalogue.num_items)
-    state = wire.unpack_state(message.content, wire.STUDENT, shapes(spec))
-    return build(spec, state).to(config.run.device)
-
-
-def _labels(message: Message, data: ClientData) -> SoftLabels | None:
-    labels = wire.unpack_soft_labels(message.content)
-    if labels is not None:
-        check(labels, data.catalogue.num_items)
-    return labels
-
-
-def _streams(
-    settings: ClientSettings, folder: Path, header: wire.RoundHeader
-) -> Streams:
-    """One stream a purpose; a seeded one differs by client and round."""
-    place = (folder.name, str(header.number))
-    return Streams(
-        sampling=stream(settings.seed, *place, "sampling"),
-        masking=stream(settings.seed, *place, "masking"),
-        noise=stream(settings.seed, *place, "noise"),
-    )
+def _streams(message: Message, context: Context) -> Callable[[str], RandomStream]:
+    """One stream a purpose; a seeded one differs by client and by nonce."""
+    folder = locate(context)
+    seed = read_settings(folder, context.node_config).seed
+    nonce = wire.unpack_header(message.content).nonce
+    return lambda purpose: stream(seed, folder.name, nonce, purpose)

@@ -12,6 +12,7 @@ from pathlib import Path
 import polars as pl
 import scipy.sparse as sp
 
+from client.identifiers import check_pseudonyms
 from common.catalogue import Catalogue, read_catalogue
 from common.errors import ConfigError
 from common.folders import CATALOGUE, INTERACTIONS
@@ -31,11 +32,14 @@ def read_client_data(folder: Path) -> ClientData:
 
     Raises:
         ConfigError: if the folder holds no interactions.
-        DataFormatError: if an item is outside the declared catalogue.
+        DataFormatError: if an item is outside the declared catalogue, or a user id
+            is no keyed hash.
     """
     path = folder / INTERACTIONS
     if not path.is_file():
         raise ConfigError("Expected interactions in the client's folder, found none.")
     catalogue = read_catalogue(folder / CATALOGUE)
-    table = encode_table(pl.read_parquet(path), catalogue.items)
+    rows = pl.read_parquet(path)
+    check_pseudonyms(rows)
+    table = encode_table(rows, catalogue.items)
     return ClientData(catalogue, table.interactions.matrix())

@@ -1,92 +1,293 @@
 """What this client has spent: charged before training, never refunded.
 
-Client only: the record of what *this* device did is private state. Events are kept,
-not ε, since ε depends on the accountant. They live in Flower's ``Context.state``,
-which lasts one run on one running node; a ledger that outlives runs and restarts
-belongs on the client's disk and replaces this store behind the same functions.
+Client only: the record of what *this* device did is private state, and outlives
+runs, restarts and servers. SQLite in WAL mode with ``synchronous=FULL``: an entry
+whose charge returned is on disk. Nothing here updates or deletes; opening verifies
+the chain and compares it with the witness, and every fault has a name.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import cast
+import os
+import secrets
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
-from flwr.app import ConfigRecord, Context
+from filelock import FileLock, Timeout
 
-from client.settings import ClientSettings
-from common.accounting import LEAST_NOISE, DpEvent, epsilon
-from common.errors import BudgetExhausted, ProtocolError
+from client.chain import Charge, LedgerEntry, check_chain, head_of
+from client.faults import Fault, LedgerFault, named_faults
+from client.witness import Witness, read_witness, write_witness
+from common.durable_files import sync_folder
+from common.errors import ConfigError
+from common.folders import LEDGER
 
-LEDGER = "ledger"
+#: A clock may be set back so far without a word, as time servers do.
+TOLERANCE = timedelta(seconds=5)
+
+_SCHEMA = """
+BEGIN IMMEDIATE;
+CREATE TABLE IF NOT EXISTS ledger (id TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS entries (
+    sequence INTEGER PRIMARY KEY,
+    body TEXT NOT NULL,
+    hash TEXT NOT NULL,
+    charge TEXT UNIQUE
+);
+CREATE TRIGGER IF NOT EXISTS entries_stay BEFORE UPDATE ON entries
+    BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+CREATE TRIGGER IF NOT EXISTS entries_remain BEFORE DELETE ON entries
+    BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+"""
 
 
-def spent(context: Context) -> list[tuple[int, DpEvent]]:
-    """Pairs (round, event) charged so far in this run, oldest first."""
-    record = context.state.config_records.get(LEDGER)
-    if record is None:
-        return []
-    event = DpEvent(
-        cast(float, record["noise_multiplier"]), cast(float, record["sample_rate"]), 0
-    )
-    rounds, steps = cast(list[int], record["rounds"]), cast(list[int], record["steps"])
-    return [
-        (number, replace(event, steps=count))
-        for number, count in zip(rounds, steps, strict=True)
-    ]
+def utc_now() -> datetime:
+    """The device's clock."""
+    return datetime.now(UTC)
 
 
-def charge(
-    context: Context,
-    number: int,
-    event: DpEvent,
-    planned: DpEvent,
-    settings: ClientSettings,
-) -> None:
-    """Charge round ``number``, or refuse before a private row is looked at.
+class Ledger:
+    """An open ledger, verified; the only state is its growing list of entries."""
 
-    A run is refused at its first round if all of it would exceed the budget, so a
-    client never spends on a run it could not finish.
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        place: Path,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._connection, self._place, self._clock = connection, place, clock
+        self.id, self.entries = _read(connection)
+
+    @property
+    def witness(self) -> Witness:
+        """What a witness of this moment says."""
+        return Witness(self.id, len(self.entries), head_of(self.id, self.entries))
+
+    def find(self, key: str) -> LedgerEntry | None:
+        """The entry that charged ``key``, if one did."""
+        for entry in self.entries:
+            if entry.charge is not None and entry.charge.key == key:
+                return entry
+        return None
+
+    def append(self, charge: Charge) -> LedgerEntry:
+        """Charge; when this returns, the entry is on disk and witnessed.
+
+        Raises:
+            LedgerFault: if it could not be, or the clock is behind the last entry.
+        """
+        now = self._clock()
+        if self.entries and now < self.entries[-1].utc - TOLERANCE:
+            raise LedgerFault(Fault.CLOCK_BACK)
+        return self._append(now, charge, "")
+
+    def accept(self, note: str) -> LedgerEntry:
+        """Write down what an operator vouches for; the clock is taken as it is."""
+        return self._append(self._clock(), None, note)
+
+    def acknowledge(self, receipt: str) -> None:
+        """Check that an entry this client once gave a receipt for is still here.
+
+        Raises:
+            LedgerFault: ``ROLLED_BACK`` if it is not.
+        """
+        if receipt and all(entry.hash != receipt for entry in self.entries):
+            raise LedgerFault(Fault.ROLLED_BACK)
+
+    def _append(self, now: datetime, charge: Charge | None, note: str) -> LedgerEntry:
+        # Stored to the millisecond: what is kept in memory must be what is on disk.
+        utc = now.replace(microsecond=now.microsecond // 1000 * 1000)
+        entry = LedgerEntry(
+            len(self.entries) + 1,
+            utc,
+            head_of(self.id, self.entries),
+            secrets.token_hex(16),
+            charge,
+            note,
+        )
+        key = None if charge is None else charge.key
+        row = (entry.sequence, entry.body, entry.hash, key)
+        with named_faults():
+            self._connection.execute("INSERT INTO entries VALUES (?, ?, ?, ?)", row)
+        self.entries.append(entry)
+        write_witness(self._place, self.witness)
+        return entry
+
+
+@contextmanager
+def open_ledger(
+    folder: Path, place: Path, clock: Callable[[], datetime] = utc_now
+) -> Iterator[Ledger]:
+    """The client's ledger, to charge: verified, compared with its witness, locked.
 
     Args:
-        event: what this round is about to do.
-        planned: the same mechanism over the whole run.
+        folder: the client's folder; the ledger is begun there if it never had one.
+        place: the witness's file.
+        clock: for tests.
 
     Raises:
-        BudgetExhausted: if the plan exceeds the client's ε, has no noise without
-            the client's consent, changed during the run, or is used up.
-        ProtocolError: if this round, or a later one, was charged before: a message
-            delivered twice is never trained twice.
+        LedgerFault: named, for anything that is not as it was left.
+        ConfigError: if there is no such folder.
     """
-    entries = spent(context)
-    if entries and number <= entries[-1][0]:
-        raise ProtocolError("Expected a round after those already charged.")
-    if planned.noise_multiplier == 0 and not settings.allow_non_private:
-        raise BudgetExhausted("This client does not train without noise.")
-    steps = [entry.steps for _, entry in entries] + [event.steps]
-    if sum(steps) > planned.steps or any(
-        replace(entry, steps=0) != replace(planned, steps=0) for _, entry in entries
-    ):
-        raise BudgetExhausted("The run goes beyond what it declared.")
-    if planned.noise_multiplier > 0 and _exceeds(planned, settings):
-        raise BudgetExhausted("The run would exceed the client's budget.")
-    context.state[LEDGER] = ConfigRecord(
-        {
-            "rounds": [earlier for earlier, _ in entries] + [number],
-            "steps": steps,
-            "noise_multiplier": event.noise_multiplier,
-            "sample_rate": event.sample_rate,
-        }
-    )
+    with _opened(folder, place, clock) as ledger:
+        witness = read_witness(place)
+        compare(ledger.id, ledger.entries, witness)
+        if witness != ledger.witness:
+            write_witness(place, ledger.witness)
+        yield ledger
 
 
-def _exceeds(planned: DpEvent, settings: ClientSettings) -> bool:
-    """Whether the plan costs more than the client allows.
+def accept(
+    folder: Path, place: Path, clock: Callable[[], datetime] = utc_now
+) -> LedgerEntry | None:
+    """Vouch for a ledger that lost its witness, or whose clock ran ahead.
 
-    An ε at next to no noise takes minutes and gigabytes. More noise never costs
-    more, so that a plan too dear at ``LEAST_NOISE`` is refused without it.
+    Nothing else can be vouched for. Returns the note, ``None`` if all is well.
+
+    Raises:
+        LedgerFault: for any other fault.
     """
-    noise = max(planned.noise_multiplier, LEAST_NOISE)
-    return any(
-        epsilon([event], settings.delta) > settings.max_epsilon
-        for event in (replace(planned, noise_multiplier=noise), planned)
-    )
+    with _opened(folder, place, clock) as ledger:
+        last = ledger.entries[-1].utc if ledger.entries else clock()
+        note = f"accepted: {Fault.CLOCK_BACK}" if clock() < last - TOLERANCE else ""
+        try:
+            compare(ledger.id, ledger.entries, read_witness(place))
+        except LedgerFault as error:
+            if error.fault is not Fault.UNWITNESSED:
+                raise
+            note = f"accepted: {error.fault}"
+        return ledger.accept(note) if note else None
+
+
+def compare(ledger: str, entries: list[LedgerEntry], witness: Witness | None) -> None:
+    """Hold a sound chain against its witness; it may be ahead of it, never behind.
+
+    Raises:
+        LedgerFault: ``UNWITNESSED``, ``ROLLED_BACK`` or ``EDITED``.
+    """
+    if witness is None:
+        if entries:
+            raise LedgerFault(Fault.UNWITNESSED)
+        return
+    if witness.ledger != ledger or witness.entries > len(entries):
+        raise LedgerFault(Fault.ROLLED_BACK)
+    if head_of(ledger, entries[: witness.entries]) != witness.head:
+        raise LedgerFault(Fault.EDITED, witness.entries)
+
+
+def inspect_ledger(folder: Path, place: Path) -> tuple[str, list[LedgerEntry]]:
+    """The ledger's id and entries, verified, without a lock: to look at.
+
+    Raises:
+        LedgerFault: named, for anything that is not as it was left.
+        ConfigError: if no ledger was ever begun here.
+    """
+    # First the witness: a charge in between only puts the ledger ahead of it.
+    path, witness = folder / LEDGER, read_witness(place)
+    if not path.is_file():
+        if witness is not None:
+            raise LedgerFault(Fault.MISSING)
+        raise ConfigError(
+            "Expected a ledger in this folder, found none; it begins with the first "
+            "round."
+        )
+    _check_length(path)
+    with named_faults():
+        address = f"{path.resolve().as_uri()}?mode=ro"
+        connection = sqlite3.connect(address, uri=True, timeout=5)
+    with closing(connection):
+        ledger, entries = _read(connection)
+    compare(ledger, entries, witness)
+    return ledger, entries
+
+
+@contextmanager
+def _opened(
+    folder: Path, place: Path, clock: Callable[[], datetime]
+) -> Iterator[Ledger]:
+    """Lock, begin where there is nothing yet, verify the chain."""
+    if not folder.is_dir():
+        raise ConfigError("Expected the client's folder, found none.")
+    with _only_writer(folder):
+        connection = _connect(folder / LEDGER, begun=_is_witnessed(place))
+        with closing(connection):
+            yield Ledger(connection, place, clock)
+
+
+def _is_witnessed(place: Path) -> bool:
+    """Whether a witness says that there is a ledger, even a damaged witness."""
+    with named_faults():
+        return place.exists()
+
+
+@contextmanager
+def _only_writer(folder: Path) -> Iterator[None]:
+    # Held while a client trains; SQLite's own lock would keep readers out as well.
+    lock = FileLock(folder / f"{LEDGER}.lock", timeout=0)
+    with named_faults():
+        try:
+            lock.acquire()
+        except Timeout:
+            raise LedgerFault(Fault.LOCKED) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _connect(path: Path, *, begun: bool) -> sqlite3.Connection:
+    with named_faults():
+        if begun and not path.exists():
+            raise LedgerFault(Fault.MISSING)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        if begun:
+            _check_length(path)
+        connection = sqlite3.connect(path, isolation_level=None, timeout=0)
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+            if not begun:
+                _begin(connection)
+                sync_folder(path.parent)
+        except sqlite3.Error:
+            connection.close()
+            raise
+    return connection
+
+
+def _begin(connection: sqlite3.Connection) -> None:
+    """The tables and an id, unless an interrupted start made them already."""
+    connection.executescript(_SCHEMA)
+    if connection.execute("SELECT count(*) FROM ledger").fetchone() == (0,):
+        row = (secrets.token_hex(32),)
+        connection.execute("INSERT INTO ledger VALUES (?)", row)
+    connection.execute("COMMIT")
+    # The witness comes next: what it vouches for must be in the file itself.
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _read(connection: sqlite3.Connection) -> tuple[str, list[LedgerEntry]]:
+    with named_faults():
+        if connection.execute("PRAGMA quick_check").fetchone() != ("ok",):
+            raise LedgerFault(Fault.DAMAGED)
+        ids = connection.execute("SELECT id FROM ledger").fetchall()
+        rows = connection.execute(
+            "SELECT body, hash FROM entries ORDER BY sequence"
+        ).fetchall()
+    if len(ids) != 1:
+        raise LedgerFault(Fault.EDITED)
+    return ids[0][0], check_chain(ids[0][0], rows)
+
+
+def _check_length(path: Path) -> None:
+    """Whether the file is as long as its own header says (SQLite's file format)."""
+    with named_faults(), path.open("rb") as file:
+        header = file.read(100)
+    page_size = int.from_bytes(header[16:18], "big")
+    page_size = 65536 if page_size == 1 else page_size
+    pages = int.from_bytes(header[28:32], "big")
+    if len(header) < 100 or path.stat().st_size < page_size * pages:
+        raise LedgerFault(Fault.TRUNCATED)

@@ -1,74 +1,174 @@
 """The exit door: the outermost mod, through which all that leaves a client passes.
 
-Client only. It lets out what the allow-list names and nothing else, and replaces
-every exception by a fixed text: Flower sends ``str(exception)`` to the server, and
-a ``KeyError`` naming an item would be a leak. The local log gets the exception's
-type, no message and no values.
+Client only. It charges the ledger before the app sees the message, lets out what the
+allow-list names and nothing else, keeps what it lets out, and replaces every
+exception by a fixed text: Flower sends ``str(exception)`` to the server, and a
+``KeyError`` naming an item would be a leak. The local log gets the exception's type;
+of refusals before a row was read the text as well.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 
-from flwr.app import Context, Error, Message, RecordDict
-from polars.exceptions import PanicException
+from flwr.app import ArrayRecord, Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
 
-from common.errors import BudgetExhausted, ProtocolError
-from common.wire import (
-    ROUND,
-    STUDENT,
-    UPDATE,
-    pack_header,
-    pack_state,
-    unpack_header,
-    unpack_state,
+from client.admission import Request, read_request
+from client.budget import check_charge
+from client.chain import LedgerEntry
+from client.faults import LedgerFault
+from client.last_reply import keep_reply, kept_reply
+from client.ledger import Ledger, open_ledger
+from client.settings import witness_place
+from common import wire
+from common.errors import BudgetExhausted, ConfigError, NoConsent, ProtocolError
+
+#: The record that may leave, by message type. Deny by default.
+ALLOWED: Mapping[str, str | None] = {
+    wire.TRAIN: wire.UPDATE,
+    wire.EVALUATE: wire.METRICS,
+    wire.DELIVER: None,
+}
+
+#: The only error texts that leave a client, padded to one length. None depends on
+#: private rows: a refusal depends on public constants, settings and ledger alone.
+REFUSED, CLOSED, MISFIT, FAILED = (
+    text.ljust(64)
+    for text in (
+        "The client refused: its own settings do not allow this round.",
+        "The client refused: its ledger must be seen to by its operator.",
+        "The client refused: the message does not fit the protocol.",
+        "The client failed; its operator's log says where.",
+    )
 )
 
-#: Which records may leave, by message type. Deny by default.
-ALLOWED: dict[str, frozenset[str]] = {"train": frozenset({UPDATE, ROUND})}
-
-#: The only error texts that leave a client. None depends on private rows: a refusal
-#: depends on public constants and the client's settings alone.
-REFUSED = "The client refused: its own settings do not allow this round."
-MISFIT = "The client refused: the message does not fit the protocol."
-FAILED = "The client failed; its operator's log says where."
-
 _log = logging.getLogger("tutela.client")
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """A message that was let in.
+
+    Attributes:
+        entry: the ledger's entry that pays for the answer, if it costs any.
+        again: whether it had paid before this message came.
+    """
+
+    request: Request
+    entry: LedgerEntry | None
+    again: bool
 
 
 def exit_door(
     message: Message, context: Context, call_next: Callable[[Message, Context], Message]
 ) -> Message:
-    """Run the client's app; let out an allowed reply or a fixed error."""
+    """Charge, run the client's app, let out an allowed reply or a fixed error."""
     try:
-        return Message(_allowed(message, call_next(message, context)), reply_to=message)
-    except BudgetExhausted:
+        with _admitted(message, context) as ticket:
+            content = _answer(ticket, message, lambda: call_next(message, context))
+        return Message(content, reply_to=message)
+    except (BudgetExhausted, NoConsent):
         return _error(message, REFUSED)
+    except LedgerFault as fault:
+        # One of a fixed list of texts, by construction.
+        _log.error("%s", fault)
+        return _error(message, CLOSED)
     except ProtocolError:
         return _error(message, MISFIT)
-    # A panic inside polars is no Exception, and its text may quote a row.
-    except (Exception, PanicException) as error:
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    # A panic inside polars or another extension is no Exception; it may quote a row.
+    except BaseException as error:
         _log.error("A round failed with %s.", type(error).__name__)
         return _error(message, FAILED)
+
+
+class DoorApp(ClientApp):
+    """A client app whose own complaints, of an unknown message type, are fixed too."""
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        """Answer a message."""
+        try:
+            return super().__call__(message, context)
+        except ValueError:
+            _log.warning("A message was refused. Expected a known type.")
+            return _error(message, MISFIT)
 
 
 def _error(message: Message, reason: str) -> Message:
     return Message(Error(code=0, reason=reason), reply_to=message)
 
 
-def _allowed(message: Message, reply: Message) -> RecordDict:
-    """A fresh record dict with only what the allow-list names, rebuilt value by value.
+@contextmanager
+def _admitted(message: Message, context: Context) -> Iterator[Ticket]:
+    """Consent, ledger, budget and charge; the ledger stays locked for the answer.
 
-    The update must have the names and shapes of the student that came, so that no
-    further array can ride along.
+    No row was read so far, which is why the text of a refusal may be logged.
     """
-    allowed = ALLOWED.get(message.metadata.message_type, frozenset())
-    content = RecordDict()
-    if UPDATE in allowed:
-        came = message.content.array_records[STUDENT]
-        shapes = {name: tuple(array.shape) for name, array in came.items()}
-        content[UPDATE] = pack_state(unpack_state(reply.content, UPDATE, shapes))
-    if ROUND in allowed:
-        content[ROUND] = pack_header(unpack_header(message.content))
+    with ExitStack() as stack:
+        try:
+            if message.metadata.message_type not in ALLOWED:
+                raise ProtocolError("Expected a message of a known type.")
+            request = read_request(message, context)
+            place = witness_place(request.folder, request.settings)
+            ledger = stack.enter_context(open_ledger(request.folder, place))
+            ledger.acknowledge(request.header.acknowledged)
+            ticket = _charged(request, ledger)
+        except (BudgetExhausted, NoConsent, ProtocolError, ConfigError) as refusal:
+            _log.warning("A message was refused. %s", refusal)
+            raise
+        yield ticket
+
+
+def _charged(request: Request, ledger: Ledger) -> Ticket:
+    if request.charge is None:
+        return Ticket(request, None, again=False)
+    found = ledger.find(request.charge.key)
+    if found is not None:
+        return Ticket(request, found, again=True)
+    check_charge(request.charge, ledger.entries, request.settings)
+    return Ticket(request, ledger.append(request.charge), again=False)
+
+
+def _answer(
+    ticket: Ticket, message: Message, run_app: Callable[[], Message]
+) -> RecordDict:
+    """The app's answer, or the kept one to a message delivered again."""
+    folder, entry = ticket.request.folder, ticket.entry
+    if entry is None:
+        run_app()
+        return _reply(ticket, None)
+    if ticket.again:
+        return _reply(ticket, kept_reply(folder, entry))
+    record = _allowed(message, run_app())
+    keep_reply(folder, entry, record)
+    return _reply(ticket, record)
+
+
+def _reply(ticket: Ticket, record: ArrayRecord | None) -> RecordDict:
+    header = ticket.request.header
+    receipt = wire.NO_RECEIPT if ticket.entry is None else ticket.entry.hash
+    reply = wire.ReplyHeader(header.run, header.number, header.nonce, receipt)
+    content = RecordDict({wire.ROUND: wire.pack_header(reply)})
+    name = ALLOWED[ticket.request.kind]
+    if name is not None and record is not None:
+        content[name] = record
     return content
+
+
+def _allowed(message: Message, reply: Message) -> ArrayRecord:
+    """The one record that may leave, rebuilt value by value.
+
+    It must have the names and shapes that the message calls for, so that no further
+    array can ride along.
+    """
+    name = str(ALLOWED[message.metadata.message_type])
+    shapes: Mapping[str, tuple[int, ...]] = wire.METRIC_SHAPES
+    if name == wire.UPDATE:
+        came = message.content.array_records[wire.STUDENT]
+        shapes = {each: tuple(array.shape) for each, array in came.items()}
+    return wire.pack_state(wire.unpack_state(reply.content, name, shapes))

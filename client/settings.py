@@ -1,34 +1,53 @@
-"""The client's own settings: its folder, its budget, its consent.
+"""The client's own settings: its folder, its budgets, its consent.
 
 Client only. None of this comes from the server, which can ask for less noise and
-gets a refusal. The folder is named by the node's configuration, else by the
-environment (many simulated clients on one machine), else the user's data folder.
+gets a refusal. ``settings.toml`` in the client's folder says it, and the node's
+configuration may say otherwise, key by key. The folder is named by the node's
+configuration, else by the environment (many simulated clients on one machine), else
+it is in the user's data folder.
 """
 
 from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from flwr.app import Context
 from platformdirs import user_data_path
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    ValidationError,
+)
 
+from client.witness import default_place
+from common.accounting import LEAST_NOISE, Unit
 from common.errors import ConfigError
 from common.folders import SETTINGS
 
+#: In ``runs``: any run.
+ANY = "*"
 
-class ClientSettings(BaseModel):
-    """What ``settings.toml`` in a client's folder may say.
 
-    Attributes:
-        max_epsilon: the largest ε a whole run may spend, at ``delta``.
-        allow_non_private: whether mode ``off`` may train on this folder's rows.
-        seed: noise and sampling from a seed, for simulations only; without it the
-            operating system's randomness is used.
-    """
+def _names(value: object) -> object:
+    """A node's configuration has no lists: names with commas between them."""
+    if isinstance(value, str):
+        return [name.strip() for name in value.split(",") if name.strip()]
+    return value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
+Epsilon = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Table(BaseModel):
+    """A table of the settings: frozen, unknown keys refused."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -36,9 +55,42 @@ class ClientSettings(BaseModel):
         alias_generator=lambda name: name.replace("_", "-"),
     )
 
-    max_epsilon: Annotated[float, Field(gt=0)] = 8.0
+
+class Budget(Table):
+    """What this folder's rows may cost in all their life, for one privacy unit.
+
+    Attributes:
+        target_epsilon: the most that all releases together may cost, at ``delta``.
+        metrics_epsilon: the most that releases of metrics may cost among them; 0
+            allows none.
+    """
+
+    target_epsilon: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 8.0
     delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
-    allow_non_private: bool = False
+    metrics_epsilon: Epsilon = 0.0
+
+
+class ClientSettings(Table):
+    """What ``settings.toml`` in a client's folder may say.
+
+    Attributes:
+        runs: names of the runs that may train here; ``*`` is any.
+        servers: public keys whose signed runs may train here.
+        budget: by privacy unit; a release in another unit is refused.
+        least_noise_multiplier: less noise than this is refused whatever it costs.
+        allow_non_private: whether mode ``off`` may train on this folder's rows.
+        witness: the file that remembers how far the ledger is, in another place
+            than the folder; a relative path starts from the folder.
+        seed: noise and sampling from a seed, for simulations only; without it the
+            operating system's randomness is used.
+    """
+
+    runs: Names = ()
+    servers: Names = ()
+    budget: dict[Unit, Budget] = {"user": Budget()}
+    least_noise_multiplier: Annotated[float, Field(gt=0)] = LEAST_NOISE
+    allow_non_private: StrictBool = False
+    witness: str = ""
     seed: Annotated[int, Field(ge=0)] | None = None
 
 
@@ -52,19 +104,45 @@ def locate(context: Context) -> Path:
     return home / f"{int(context.node_config.get('partition-id', 0)):04d}"
 
 
-def read_settings(folder: Path) -> ClientSettings:
-    """Settings of a folder; cautious defaults where it has none.
+def witness_place(folder: Path, settings: ClientSettings) -> Path:
+    """Where the ledger's witness lies."""
+    return folder / settings.witness if settings.witness else default_place(folder)
+
+
+def read_settings(
+    folder: Path, node_config: Mapping[str, Any] | None = None
+) -> ClientSettings:
+    """Settings of a folder, cautious where it says nothing.
+
+    Args:
+        node_config: flat; its known keys (``budget.user.target-epsilon``, ``runs``
+            with commas, …) go before those of the file.
 
     Raises:
         ConfigError: naming the key at fault.
     """
     path = folder / SETTINGS
-    if not path.is_file():
-        return ClientSettings()
     try:
-        return ClientSettings.model_validate(tomllib.loads(path.read_text()))
-    except tomllib.TOMLDecodeError as error:
+        tree = tomllib.loads(path.read_text("utf-8")) if path.is_file() else {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{SETTINGS}: expected TOML: {error}") from None
+    for key, value in (node_config or {}).items():
+        if key.partition(".")[0] in _KEYS:
+            _put(tree, key.split("."), value)
+    try:
+        return ClientSettings.model_validate(tree)
     except ValidationError as error:
-        keys = ", ".join(str(fault["loc"][0]) for fault in error.errors())
+        keys = ", ".join(".".join(map(str, e["loc"])) for e in error.errors())
         raise ConfigError(f"{SETTINGS}: expected other values for: {keys}.") from None
+
+
+_KEYS = frozenset(str(each.alias) for each in ClientSettings.model_fields.values())
+
+
+def _put(tree: dict[str, Any], keys: list[str], value: object) -> None:
+    """Set a dotted key in nested tables."""
+    for key in keys[:-1]:
+        tree = tree.setdefault(key, {})
+        if not isinstance(tree, dict):
+            raise ConfigError(f"{SETTINGS}: expected a table at {key}.")
+    tree[keys[-1]] = value

@@ -20,7 +20,7 @@ from client.randomness import RandomStream
 from common.config import Distillation, RunConfig
 from common.losses import DISTILLATION, multinomial
 from common.soft_labels import SoftLabels, decode
-from common.student import StateDict, Student
+from common.student import StateDict, Student, is_bounded
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,13 @@ def train(
     device = student.encoder.weight.device
     for _ in range(settings.local_steps):
         users = draw_users(histories.shape[0], mechanism.sample_rate, streams.sampling)
+        if not is_bounded(student.spec, student.state_dict()):
+            # Noise or public gradients took it there: a step for nobody's rows.
+            users = users[:0]
         for start in range(0, len(users), settings.chunk_users):
             rows = histories[users[start : start + settings.chunk_users]]
             history, target = split(rows, settings.target_fraction, streams.masking)
-            steps.accumulate(history.to(device), target.to(device))
+            steps.accumulate(dense(history).to(device), dense(target).to(device))
         steps.step(extra)
     after = student.state_dict()
     return {name: after[name] - before[name] for name in before}
@@ -88,20 +91,27 @@ def train(
 
 def split(
     rows: sp.csr_matrix, fraction: float, stream: RandomStream
-) -> tuple[Tensor, Tensor]:
+) -> tuple[sp.csr_matrix, sp.csr_matrix]:
     """Mask each item with probability ``fraction``: history and target.
 
     Each user's own items alone decide its split: examples stay uncoupled.
 
     Returns:
-        Two multi-hot float32 ``[B, n]``; their sum is the rows.
+        Two multi-hot float32 CSR ``[B, n]``; their sum is the rows.
     """
     masked = stream.uniform(rows.nnz) < fraction
     history, target = rows.copy(), rows.copy()
     history.data[masked] = 0.0
     target.data[~masked] = 0.0
+    history.eliminate_zeros()
+    target.eliminate_zeros()
+    return history, target
+
+
+def dense(rows: sp.csr_matrix) -> Tensor:
+    """Rows as a float32 tensor ``[B, n]``."""
     # Memory of torch's own alignment: the last bits of a product depend on it.
-    return torch.tensor(history.toarray()), torch.tensor(target.toarray())
+    return torch.tensor(rows.toarray())
 
 
 def distillation_loss(

@@ -9,17 +9,20 @@ by privacy loss distributions (Koskela et al. 2020; Doroshenko et al. 2022, whos
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from common.config import Privacy
+from common.config import RunConfig
 from common.errors import ConfigError
 
 if TYPE_CHECKING:
-    from dp_accounting.pld.pld_privacy_accountant import PLDAccountant
+    from dp_accounting import PrivacyAccountant
 
+#: What a round of each kind releases; the keys are Flower's message types.
+Releases = dict[str, "DpEvent"]
 Unit = Literal["user", "interaction"]
 Relation = Literal["add-or-remove-one"]
 
@@ -49,9 +52,45 @@ class DpEvent:
     relation: Relation = "add-or-remove-one"
 
 
-def planned_event(privacy: Privacy, noise_multiplier: float, steps: int) -> DpEvent:
-    """What ``steps`` steps under this public configuration amount to."""
-    return DpEvent(noise_multiplier, privacy.sample_rate, steps)
+def releases(config: RunConfig, noise_multiplier: float, number: int) -> Releases:
+    """What a client releases in round ``number`` under this public configuration."""
+    found = {
+        "train": DpEvent(
+            noise_multiplier, config.privacy.sample_rate, config.training.local_steps
+        )
+    }
+    metrics = config.client_metrics
+    if metrics.every and number % metrics.every == 0:
+        private = config.privacy.mode != "off"
+        found["evaluate"] = DpEvent(
+            metrics.noise_multiplier if private else 0.0, 1.0, 1
+        )
+    return found
+
+
+def planned_events(config: RunConfig, noise_multiplier: float) -> tuple[DpEvent, ...]:
+    """What the whole run amounts to, one event a mechanism: training comes first."""
+    rounds, every = config.training.rounds, config.client_metrics.every
+    found = releases(config, noise_multiplier, every or 1)
+    counts = {"train": rounds, "evaluate": rounds // every if every else 0}
+    return tuple(
+        replace(event, steps=event.steps * counts[kind])
+        for kind, event in found.items()
+        if counts[kind]
+    )
+
+
+def merged(events: Sequence[DpEvent]) -> tuple[DpEvent, ...]:
+    """Equal mechanisms as one event with their steps added, in order of appearance.
+
+    Composition is the same, its cost and its last digits do not depend on how the
+    steps were cut into rounds.
+    """
+    steps: dict[DpEvent, int] = {}
+    for event in events:
+        kind = replace(event, steps=0)
+        steps[kind] = steps.get(kind, 0) + event.steps
+    return tuple(replace(kind, steps=count) for kind, count in steps.items())
 
 
 def epsilon(events: Sequence[DpEvent], delta: float) -> float:
@@ -60,47 +99,74 @@ def epsilon(events: Sequence[DpEvent], delta: float) -> float:
     Raises:
         ConfigError: if events of different units would be added.
     """
+    return _total(events, delta, "pld")
+
+
+def epsilon_rdp(events: Sequence[DpEvent], delta: float) -> float:
+    """The same by Rényi divergences (dp-accounting's orders): valid, often loose.
+
+    Shown beside :func:`epsilon` for comparison with systems that count so.
+
+    Raises:
+        ConfigError: if events of different units would be added.
+    """
+    return _total(events, delta, "rdp")
+
+
+def _total(events: Sequence[DpEvent], delta: float, accountant: str) -> float:
     if len({event.unit for event in events}) > 1:
         raise ConfigError("Expected events of one privacy unit; units never add up.")
     if any(event.noise_multiplier == 0 and event.steps for event in events):
         return float("inf")
-    return _epsilon(tuple(events), delta)
+    return _epsilon(merged(events), delta, accountant)
 
 
 @lru_cache(maxsize=256)
-def _epsilon(events: tuple[DpEvent, ...], delta: float) -> float:
-    accountant = _accountant(FINE_GRID)
+def _epsilon(events: tuple[DpEvent, ...], delta: float, name: str) -> float:
+    accountant = _accountant(FINE_GRID) if name == "pld" else _rdp_accountant()
     for event in events:
         if event.steps:
             accountant.compose(_step(event), event.steps)
     return float(accountant.get_epsilon(delta))
 
 
-def epsilon_path(event: DpEvent, delta: float, num_points: int) -> list[float]:
-    """ε after each of ``num_points`` repetitions of ``event``, for display.
+def epsilon_path(batches: Sequence[Sequence[DpEvent]], delta: float) -> list[float]:
+    """ε after each batch of events, for display.
 
     Computed on a coarser grid than :func:`epsilon`, hence an upper bound.
     """
-    if event.noise_multiplier == 0:
-        return [float("inf")] * num_points
-    return list(_epsilon_path(event, delta, num_points))
+    noisy = 0
+    while noisy < len(batches) and all(e.noise_multiplier for e in batches[noisy]):
+        noisy += 1
+    path = _epsilon_path(tuple(map(tuple, batches[:noisy])), delta)
+    return [*path, *[float("inf")] * (len(batches) - noisy)]
 
 
 @lru_cache(maxsize=8)
-def _epsilon_path(event: DpEvent, delta: float, num_points: int) -> tuple[float, ...]:
+def _epsilon_path(
+    batches: tuple[tuple[DpEvent, ...], ...], delta: float
+) -> tuple[float, ...]:
     accountant = _accountant(COARSE_GRID)
     path = []
-    for _ in range(num_points):
-        accountant.compose(_step(event), event.steps)
+    for batch in batches:
+        for event in batch:
+            accountant.compose(_step(event), event.steps)
         path.append(float(accountant.get_epsilon(delta)))
     return tuple(path)
 
 
 @lru_cache(maxsize=64)
 def calibrate(
-    target_epsilon: float, delta: float, sample_rate: float, steps: int
+    target_epsilon: float,
+    delta: float,
+    sample_rate: float,
+    steps: int,
+    beside: tuple[DpEvent, ...] = (),
 ) -> float:
     """The least noise multiplier (to 1e-4) whose ε is at most ``target_epsilon``.
+
+    Args:
+        beside: further events that the same target has to cover.
 
     Never less than ``LEAST_NOISE``, however large the target.
 
@@ -109,25 +175,33 @@ def calibrate(
     """
     import dp_accounting
 
-    def planned(noise: float) -> DpEvent:
-        return DpEvent(noise, sample_rate, steps)
+    def planned(noise: float) -> list[DpEvent]:
+        return [DpEvent(noise, sample_rate, steps), *beside]
 
     def event(noise: float) -> Any:
-        return dp_accounting.SelfComposedDpEvent(_step(planned(noise)), steps)
+        return dp_accounting.ComposedDpEvent(
+            [
+                dp_accounting.SelfComposedDpEvent(_step(each), each.steps)
+                for each in planned(noise)
+            ]
+        )
 
-    # Doubling from one: an ε at little noise takes seconds, at much noise none.
-    low = high = 1.0
-    while epsilon([planned(high)], delta) > target_epsilon:
-        low, high = high, 2 * high
+    # Rényi first: a loss distribution of far too little noise takes gigabytes.
+    high = LEAST_NOISE
+    while epsilon_rdp(planned(high), delta) > target_epsilon and high < MOST_NOISE:
+        high *= 2
+    while epsilon(planned(high), delta) > target_epsilon:
+        high *= 2
         if high > MOST_NOISE:
             raise ConfigError(
                 f"privacy.target-epsilon: no noise reaches {target_epsilon}; "
                 "expected a larger target or fewer steps."
             )
-    while epsilon([planned(low)], delta) <= target_epsilon:
-        if low <= LEAST_NOISE:
-            return low
+    low = high / 2
+    while low >= LEAST_NOISE and epsilon(planned(low), delta) <= target_epsilon:
         low, high = low / 2, low
+    if low < LEAST_NOISE:
+        return high
     found = dp_accounting.calibrate_dp_mechanism(
         lambda: _accountant(FINE_GRID),
         event,
@@ -139,19 +213,75 @@ def calibrate(
     return float(found)
 
 
-def noise_multiplier(privacy: Privacy, steps: int) -> float:
-    """The noise this configuration asks for: given, calibrated, or none."""
+def noise_multiplier(config: RunConfig) -> float:
+    """The noise of training this configuration asks for: given, calibrated, or none."""
+    privacy = config.privacy
     if privacy.mode == "off":
         return 0.0
     if privacy.noise_multiplier > 0:
         return privacy.noise_multiplier
-    return calibrate(privacy.target_epsilon, privacy.delta, privacy.sample_rate, steps)
+    training, *beside = planned_events(config, 0.0)
+    return calibrate(
+        privacy.target_epsilon,
+        privacy.delta,
+        privacy.sample_rate,
+        training.steps,
+        tuple(beside),
+    )
 
 
-def _accountant(grid: float) -> PLDAccountant:
+def event_record(event: DpEvent) -> dict[str, Any]:
+    """The event as ``dp-accounting`` writes it: class names and fields, for JSON."""
+    mechanism: dict[str, Any] = {
+        "class_name": "GaussianDpEvent",
+        "noise_multiplier": event.noise_multiplier,
+    }
+    if event.sample_rate < 1.0:
+        mechanism = {
+            "class_name": "PoissonSampledDpEvent",
+            "sampling_probability": event.sample_rate,
+            "event": mechanism,
+        }
+    return {
+        "class_name": "SelfComposedDpEvent",
+        "event": mechanism,
+        "count": event.steps,
+    }
+
+
+def read_event(record: Mapping[str, Any], unit: Unit, relation: Relation) -> DpEvent:
+    """The event that :func:`event_record` wrote.
+
+    Raises:
+        KeyError, TypeError, ValueError: if the record is of another form.
+    """
+    mechanism, rate = record["event"], 1.0
+    if mechanism["class_name"] == "PoissonSampledDpEvent":
+        rate, mechanism = float(mechanism["sampling_probability"]), mechanism["event"]
+    event = DpEvent(
+        float(mechanism["noise_multiplier"]),
+        rate,
+        int(record["count"]),
+        unit=unit,
+        relation=relation,
+    )
+    if event_record(event) != record:
+        raise ValueError("Expected a sampled Gaussian event.")
+    return event
+
+
+def _accountant(grid: float) -> PrivacyAccountant:
     from dp_accounting.pld.pld_privacy_accountant import PLDAccountant
 
     return PLDAccountant(value_discretization_interval=grid)
+
+
+def _rdp_accountant() -> PrivacyAccountant:
+    from dp_accounting.rdp import RdpAccountant
+
+    # It warns of each order that it leaves out, which costs nothing but tightness.
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    return RdpAccountant()
 
 
 def _step(event: DpEvent) -> Any:

@@ -23,6 +23,8 @@ FlatConfig = dict[str, Scalar]
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
+#: A server may not keep a client busy for ever.
+Many = Annotated[int, Field(ge=1, le=100_000)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -42,7 +44,7 @@ class Section(BaseModel):
 class Run(Section):
     """What belongs to the whole run."""
 
-    name: Annotated[str, Field(min_length=1, max_length=64)]
+    name: Annotated[str, Field(pattern=r"^[^\x00-\x1f]{1,64}$")]
     seed: Annotated[int, Field(ge=-1, lt=2**63)]
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?|mps)$")]
     round_timeout: Positive
@@ -106,8 +108,8 @@ class Distillation(Section):
 class Training(Section):
     """What a client does in a round."""
 
-    rounds: PositiveInt
-    local_steps: PositiveInt
+    rounds: Many
+    local_steps: Many
     learning_rate: Positive
     target_fraction: Fraction
     chunk_users: PositiveInt
@@ -144,12 +146,20 @@ class Safeguard(Section):
     grid: PositiveInt
 
 
+class ClientMetrics(Section):
+    """Noised sums of metrics on private users; off by default, and charged."""
+
+    every: Count
+    noise_multiplier: Positive
+
+
 class Evaluation(Section):
     """How simulations rank and bound."""
 
     batch_size: PositiveInt
     resamples: PositiveInt
     baselines: bool
+    min_group_users: PositiveInt
 
 
 class RunConfig(Section):
@@ -166,6 +176,7 @@ class RunConfig(Section):
     privacy: Privacy
     aggregation: Aggregation
     safeguard: Safeguard
+    client_metrics: ClientMetrics
     evaluation: Evaluation
 
     @model_validator(mode="after")

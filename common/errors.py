@@ -28,3 +28,11 @@ class ProtocolError(TutelaError):
 
 class BudgetExhausted(TutelaError):
     """Training would exceed the privacy budget in the client's own settings."""
+
+
+class NoConsent(TutelaError):
+    """The client's own settings name neither the run nor its server."""
+
+
+class LedgerError(TutelaError):
+    """The client's ledger does not allow a charge; the message says what to do."""

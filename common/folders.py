@@ -18,3 +18,8 @@ RESULTS = "results.json"
 CONFIG = "config.toml"
 REPORT = "report.html"
 ROUNDS = "rounds"
+
+LEDGER = "ledger.sqlite"
+ID_KEY = "id.key"
+SERVER_KEY = "server.key"
+RECEIPTS = "receipts.json"

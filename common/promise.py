@@ -9,10 +9,14 @@ import math
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 
-from common.accounting import Relation, Unit, epsilon, planned_event
+from common.accounting import Relation, Unit, epsilon, planned_events
 from common.config import RunConfig
 
 NOT_PRIVATE = "NOT PRIVATE"
+SEEDED = (
+    "The noise was seeded for a reproducible simulation: the figures are the "
+    "mechanism's, these very files protect nobody."
+)
 
 
 @dataclass(frozen=True)
@@ -59,31 +63,30 @@ class Promise:
             "up; noise is floating-point Gaussian, not hardened against attacks on "
             "its last bits."
         )
-        return text + (
-            " The noise was seeded for a reproducible simulation: the figures are "
-            "the mechanism's, these very files protect nobody."
-            if self.seeded
-            else ""
-        )
+        return f"{text} {SEEDED}" if self.seeded else text
 
 
 def promise_of(config: RunConfig, noise_multiplier: float, *, seeded: bool) -> Promise:
     """What a client's whole run under this configuration promises."""
     privacy = config.privacy
     noise = noise_multiplier if privacy.mode != "off" else 0.0
-    event = planned_event(privacy, noise, config.total_steps)
+    training, *metrics = events = planned_events(config, noise)
     sampling = (
         f"Poisson, every user independently with probability {privacy.sample_rate:g} "
-        f"a step, {config.total_steps} steps"
+        f"a step, {training.steps} steps"
     )
+    released = "student updates, and nothing else of its data"
+    if metrics:
+        released = "student updates and noised sums of metrics, and nothing else"
+        sampling += f"; none for the {metrics[0].steps} sums of metrics"
     return Promise(
-        epsilon=epsilon([event], privacy.delta),
+        epsilon=epsilon(events, privacy.delta),
         delta=privacy.delta,
-        unit=event.unit,
-        relation=event.relation,
+        unit=training.unit,
+        relation=training.relation,
         mode=privacy.mode,
         trust="nobody else is trusted, the server and other clients included",
-        released="student updates, and nothing else of its data",
+        released=released,
         accountant="privacy loss distributions (dp-accounting PLD)",
         sampling=sampling,
         seeded=seeded,

@@ -89,6 +89,32 @@ def shapes(spec: StudentSpec) -> dict[str, tuple[int, ...]]:
     }
 
 
+#: Far below float32's largest number, 3.4e38, and above any student of use.
+LARGEST = 1e30
+
+
+def is_bounded(spec: StudentSpec, state: Mapping[str, Tensor]) -> bool:
+    """Whether no history can make this student, or a gradient of it, overflow.
+
+    Near the edge it would depend on the order of a sum, and so on who else is in a
+    batch, whether a user overflows: one user could then decide about others. Bounds
+    are for the worst multi-hot history and the worst targets, in double precision.
+    """
+    items, dim = float(spec.num_items), float(spec.dim)
+    encoder, decoder, bias = (
+        float(state[name].abs().max().double()) if state[name].numel() else 0.0
+        for name in ("encoder.weight", "decoder.weight", "decoder.bias")
+    )
+    history = items ** max(0.0, 1.0 - spec.history_exponent)
+    user = spec.logit_scale * encoder * history
+    logits = dim * decoder * user + bias
+    # Multinomial: each target pulls its item by one, and all of them by as much.
+    pull = 2.0 * items
+    decoder_norm = (dim * user**2 + 1.0) * pull**2
+    encoder_norm = items * dim * (spec.logit_scale * decoder * pull) ** 2
+    return bool(max(items * logits, decoder_norm, encoder_norm) < LARGEST)
+
+
 def random_state(spec: StudentSpec, generator: torch.Generator) -> StateDict:
     """A start without a teacher: normal entries of deviation ``dim ** -0.5 / 10``."""
     state = {}

@@ -6,8 +6,10 @@ In ``common`` because both ends must agree on it. Arrays travel in Flower's
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -23,47 +25,112 @@ from common.soft_labels import SoftLabels
 from common.student import StateDict
 
 #: Raised when the meaning of a record changes; both ends refuse another version.
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
+
+#: Message types: what a client may be asked, as Flower names it.
+TRAIN, EVALUATE, DELIVER = "train", "evaluate", "query.student"
 
 STUDENT = "student"
 SOFT_LABELS = "soft_labels"
 UPDATE = "update"
+METRICS = "metrics"
 ROUND = "round"
+
+#: What a client's evaluation sums over its users: metrics, and a one for each user.
+METRIC_NAMES = ("ndcg@10", "recall@20")
+METRIC_SHAPES = {"sums": (len(METRIC_NAMES) + 1,)}
+
+#: No user adds more than this in L2 norm: every metric at 1, and the one.
+METRIC_NORM = math.sqrt(len(METRIC_NAMES) + 1)
+
+#: In place of a receipt where nothing was charged: replies differ in no byte count.
+NO_RECEIPT = "0" * 64
 
 
 @dataclass(frozen=True)
 class RoundHeader:
-    """Public facts of a round, sent with it and echoed by the reply.
+    """Public facts of a round, sent with it.
 
     Attributes:
         run: the run's id, as text (Flower's ids exceed int64).
+        name: the run's name, by which a client may consent.
         number: the round, from 1.
+        nonce: 32 hexadecimal digits; a client charges a nonce once.
         catalogue: digest of the declared catalogue.
+        acknowledged: the last receipt that the server had of this client, or "".
+        server: the server's public key, or "" where it signs nothing.
+        signature: of this key over the message (``common/signature.py``).
+    """
+
+    run: str
+    name: str
+    number: int
+    nonce: str
+    catalogue: str
+    acknowledged: str = ""
+    server: str = ""
+    signature: str = ""
+
+
+@dataclass(frozen=True)
+class ReplyHeader:
+    """What a reply belongs to: an echo of the server's own facts, and a receipt.
+
+    Attributes:
+        receipt: hash of the ledger entry that paid for the reply, 64 hexadecimal
+            digits. It covers a random salt, so that it tells nothing; the server
+            sends it back with its next message.
     """
 
     run: str
     number: int
-    catalogue: str
+    nonce: str
+    receipt: str = NO_RECEIPT
 
 
-def pack_header(header: RoundHeader) -> ConfigRecord:
-    """The header as a record."""
-    return ConfigRecord(
-        {
-            "protocol": PROTOCOL_VERSION,
-            "run": header.run,
-            "round": header.number,
-            "catalogue": header.catalogue,
-        }
-    )
+#: What each text of a header must look like.
+_PATTERNS = {
+    "run": r"[0-9]{1,20}",
+    "name": r"[^\x00-\x1f]{1,64}",
+    "nonce": r"[0-9a-f]{32}",
+    "catalogue": r"[0-9a-f]{64}",
+    "acknowledged": r"([0-9a-f]{64})?",
+    "server": r"([0-9a-f]{64})?",
+    "signature": r"([0-9a-f]{128})?",
+    "receipt": r"[0-9a-f]{64}",
+}
+
+#: What a receipt looks like, for those who keep it.
+RECEIPT = re.compile(_PATTERNS["receipt"])
+
+
+def pack_header(header: RoundHeader | ReplyHeader) -> ConfigRecord:
+    """The header as a record; Flower cannot count the bytes of an empty text."""
+    facts = {name: value for name, value in asdict(header).items() if value != ""}
+    return ConfigRecord({"protocol": PROTOCOL_VERSION, **facts})
 
 
 def unpack_header(content: RecordDict) -> RoundHeader:
-    """The header of a message.
+    """The header of a server's message.
 
     Raises:
         ProtocolError: if it is missing, incomplete or of another version.
     """
+    return RoundHeader(**_header(content, RoundHeader))
+
+
+def unpack_reply_header(content: RecordDict) -> ReplyHeader:
+    """The header of a client's reply.
+
+    Raises:
+        ProtocolError: if it is missing, incomplete or of another version.
+    """
+    return ReplyHeader(**_header(content, ReplyHeader))
+
+
+def _header(
+    content: RecordDict, kind: type[RoundHeader | ReplyHeader]
+) -> dict[str, Any]:
     record = content.config_records.get(ROUND)
     if record is None:
         raise ProtocolError(f"Expected a record {ROUND!r} in the message.")
@@ -73,13 +140,18 @@ def unpack_header(content: RecordDict) -> RoundHeader:
             f"Expected protocol version {PROTOCOL_VERSION}, got {version!r}; "
             "update the older side."
         )
-    run, number = record.get("run"), record.get("round")
-    catalogue = record.get("catalogue")
-    if not (
-        isinstance(run, str) and isinstance(number, int) and isinstance(catalogue, str)
-    ):
-        raise ProtocolError("Expected run, round and catalogue in the round header.")
-    return RoundHeader(run, number, catalogue)
+    names = [each.name for each in fields(kind)]
+    values = {name: record.get(name, "") for name in names}
+    wrong = [name for name in names if not _fits(name, values[name])]
+    if wrong:
+        raise ProtocolError(f"Expected other values in the header: {wrong}.")
+    return values
+
+
+def _fits(name: str, value: object) -> bool:
+    if name == "number":
+        return type(value) is int and 1 <= value < 2**31
+    return isinstance(value, str) and re.fullmatch(_PATTERNS[name], value) is not None
 
 
 def pack_state(state: Mapping[str, Tensor]) -> ArrayRecord:
@@ -108,6 +180,23 @@ def unpack_state(
     return {name: _tensor(arrays[name], record, name, shapes[name]) for name in shapes}
 
 
+def pack_sums(sums: npt.NDArray[np.float32]) -> ArrayRecord:
+    """Noised metric sums, float32 ``[len(METRIC_NAMES) + 1]``."""
+    return ArrayRecord({"sums": Array(sums)})
+
+
+def unpack_sums(content: RecordDict) -> npt.NDArray[np.float32]:
+    """The noised metric sums of a reply.
+
+    Raises:
+        ProtocolError: if they are missing, of another shape or not finite.
+    """
+    sums: npt.NDArray[np.float32] = unpack_state(content, METRICS, METRIC_SHAPES)[
+        "sums"
+    ].numpy()
+    return sums
+
+
 def _tensor(array: Array, record: str, name: str, expected: tuple[int, ...]) -> Tensor:
     values = _decoded(array)
     if values.shape != expected or values.dtype != np.float32:
@@ -127,6 +216,11 @@ def _decoded(array: Array) -> npt.NDArray[Any]:
         return array.numpy()
     except Exception as error:
         raise ProtocolError("Expected readable arrays, got others.") from error
+
+
+def unpack_arrays(record: ArrayRecord) -> StateDict:
+    """Tensors of a record of our own, whatever their names."""
+    return {name: torch.tensor(_decoded(array)) for name, array in record.items()}
 
 
 def pack_soft_labels(labels: SoftLabels) -> ArrayRecord:

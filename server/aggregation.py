@@ -8,14 +8,18 @@ never the private number of rows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from common.config import Aggregation
 from common.errors import ProtocolError
 from common.student import StateDict
+from common.wire import METRIC_NAMES, METRIC_NORM
 
 
 @dataclass(frozen=True)
@@ -90,3 +94,27 @@ AGGREGATORS: dict[
 def running_average(average: StateDict, latest: StateDict, count: int) -> StateDict:
     """Mean of ``count`` iterates from the mean of the ``count − 1`` before."""
     return {name: torch.lerp(average[name], latest[name], 1 / count) for name in latest}
+
+
+def mean_metrics(
+    sums: Sequence[npt.NDArray[np.float32]], noise_multiplier: float
+) -> dict[str, float]:
+    """Means over all clients' users from their noised sums.
+
+    Args:
+        sums: one a client, float32 ``[len(METRIC_NAMES) + 1]``, the last entry the
+            noised number of users.
+        noise_multiplier: of each sum; 0 in mode off.
+
+    Returns:
+        By metric; ``users``, the noised number; and ``noise_deviation``, that of the
+        noise in each mean. Noise may take a mean out of [0, 1].
+    """
+    total = np.stack(sums).astype(np.float64).sum(axis=0)
+    users = max(float(total[-1]), 1.0)
+    means = {
+        name: float(value) / users
+        for name, value in zip(METRIC_NAMES, total[:-1], strict=True)
+    }
+    deviation = noise_multiplier * METRIC_NORM * math.sqrt(len(sums)) / users
+    return means | {"users": float(total[-1]), "noise_deviation": deviation}

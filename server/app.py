@@ -1,6 +1,6 @@
 """The server's Flower app: wiring only.
 
-Teacher → transfer → soft labels → rounds → safeguard → files.
+Teacher → transfer → soft labels → rounds → safeguard → files → delivery.
 """
 
 from __future__ import annotations
@@ -12,10 +12,17 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from safetensors.numpy import save_file
 
-from common.accounting import epsilon_path, noise_multiplier, planned_event
+from common.accounting import epsilon_path, noise_multiplier, releases
 from common.config import RunConfig, parse
+from common.durable_files import read_or_create_secret
 from common.features import item_features
-from common.folders import STUDENT, STUDENT_TRANSFERRED, SUMMARY, TEACHER
+from common.folders import (
+    SERVER_KEY,
+    STUDENT,
+    STUDENT_TRANSFERRED,
+    SUMMARY,
+    TEACHER,
+)
 from common.soft_labels import SoftLabels
 from common.student import (
     StateDict,
@@ -24,6 +31,8 @@ from common.student import (
     save_student,
     spec_of,
 )
+from server.messages import Postbox
+from server.receipts import Receipts
 from server.records import Recorder
 from server.safeguard import Choice, choose_weight
 from server.settings import PublicData, ServerFolders, locate, read_public_data
@@ -44,19 +53,29 @@ def main(grid: Grid, context: Context) -> None:
     recorder = Recorder(folders.out)
     spec = spec_of(config.student, public.catalogue.num_items)
     transferred, labels = teach(config, spec, public, folders)
-    federation = Federation(
-        grid, str(context.run_id), config, spec, public, labels, recorder
+    postbox = Postbox(
+        grid,
+        str(context.run_id),
+        config,
+        public.catalogue.digest,
+        read_or_create_secret(folders.state / SERVER_KEY),
+        Receipts(folders.state),
+        recorder,
     )
-    noise = noise_multiplier(config.privacy, config.total_steps)
-    event = planned_event(config.privacy, noise, config.training.local_steps)
-    path = epsilon_path(event, config.privacy.delta, config.training.rounds)
+    federation = Federation(grid, config, spec, public, labels, postbox, recorder)
+    noise = noise_multiplier(config)
+    rounds = range(1, config.training.rounds + 1)
+    events = [tuple(releases(config, noise, n).values()) for n in rounds]
     trained = transferred
     try:
-        for progress in federation.rounds(transferred, path):
+        for progress in federation.rounds(
+            transferred, epsilon_path(events, config.privacy.delta)
+        ):
             trained = progress.released
     finally:
         # Whatever ends the loop, Ctrl-C included, leaves what was learnt so far.
-        release(config, spec, public, folders, transferred, trained)
+        student = release(config, spec, public, folders, transferred, trained)
+    federation.deliver(student)
 
 
 def teach(
@@ -82,7 +101,7 @@ def release(
     folders: ServerFolders,
     transferred: StateDict,
     trained: StateDict,
-) -> None:
+) -> StateDict:
     """Choose how far to go, and write the student and how it was chosen."""
     if config.safeguard.enabled:
         choice = choose_weight(
@@ -99,3 +118,4 @@ def release(
     save_student(folders.out / STUDENT, spec, student)
     text = json.dumps({"safeguard": asdict(choice)}, indent=2)
     (folders.out / SUMMARY).write_text(text + "\n")
+    return student

@@ -22,6 +22,8 @@ class RoundRecord:
     Attributes:
         epsilon: spent by a client after this round, at the run's δ.
         validation: NDCG@100 of the released student on public validation users.
+        client_metrics: means over the clients' users from noised sums, with the
+            deviation of their noise; ``None`` where none were asked for or came.
     """
 
     round: int
@@ -30,6 +32,7 @@ class RoundRecord:
     bytes_up_per_client: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     validation: float | None = None
+    client_metrics: dict[str, float] | None = None
     survivors: int = 0
     num_clients: int = 0
 
@@ -56,6 +59,11 @@ class Recorder:
         if record.epsilon == float("inf"):
             facts["epsilon"] = None
         self._write({"event": "round", **facts})
+
+    def delivery(self, num_taken: int, num_clients: int) -> None:
+        """The final student was sent to the clients."""
+        facts = {"survivors": num_taken, "num_clients": num_clients}
+        self._write({"event": "delivery", **facts})
 
     def keep(self, number: int, spec: StudentSpec, state: StateDict) -> None:
         """Keep the student of a round."""

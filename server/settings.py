@@ -25,10 +25,17 @@ from common.interactions import encode_held, encode_table
 
 @dataclass(frozen=True)
 class ServerFolders:
-    """The public data folder, and the folder of the run's results."""
+    """Where the server's things are.
+
+    Attributes:
+        public: public data.
+        out: this run's results.
+        state: what outlives a run: the server's key, the clients' last receipts.
+    """
 
     public: Path
     out: Path
+    state: Path
 
 
 @dataclass(frozen=True)
@@ -52,14 +59,22 @@ class PublicData:
 
 
 def locate(context: Context) -> ServerFolders:
-    """The two folders of this run."""
+    """The folders of this run."""
     home = user_data_path("tutela")
     public = context.node_config.get("public") or os.environ.get("TUTELA_PUBLIC")
     out = context.node_config.get("out") or os.environ.get("TUTELA_OUT")
+    state = context.node_config.get("state")
     return ServerFolders(
         Path(str(public)) if public else home / "federation" / "server",
         Path(str(out)) if out else home / "runs" / str(context.run_id),
+        Path(str(state)) if state else state_folder(),
     )
+
+
+def state_folder() -> Path:
+    """What outlives a run, unless the node's configuration says otherwise."""
+    named = os.environ.get("TUTELA_STATE")
+    return Path(named) if named else user_data_path("tutela") / "server"
 
 
 def read_public_data(folder: Path) -> PublicData:

@@ -1,4 +1,4 @@
-"""One round as named phases: train → aggregate → validate → record.
+"""One round as named phases: train → aggregate → validate → measure → record.
 
 An explicit loop over Flower's message API rather than a subclass of its strategies:
 an error reply costs one client's contribution, never the round, and a reply counts
@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
 
-from flwr.app import Message, RecordDict
+from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
 from common import wire
+from common.accounting import releases
 from common.config import RunConfig
 from common.errors import ProtocolError
 from common.soft_labels import SoftLabels
@@ -24,14 +27,16 @@ from common.student import StateDict, StudentSpec, shapes
 from server.aggregation import (
     AGGREGATORS,
     OptimiserState,
+    mean_metrics,
     running_average,
     weighted_mean,
 )
+from server.messages import Exchange, Postbox
 from server.records import Recorder, RoundRecord
 from server.safeguard import validate
 from server.settings import PublicData
 
-TRAIN = "train"
+Reply = TypeVar("Reply")
 
 
 @dataclass
@@ -55,15 +60,15 @@ class Federation:
     def __init__(
         self,
         grid: Grid,
-        run_id: str,
         config: RunConfig,
         spec: StudentSpec,
         public: PublicData,
         labels: SoftLabels | None,
+        postbox: Postbox,
         recorder: Recorder,
     ) -> None:
-        self.grid, self.run_id, self.config = grid, run_id, config
-        self.spec, self.public, self.recorder = spec, public, recorder
+        self.grid, self.config, self.spec = grid, config, spec
+        self.public, self.postbox, self.recorder = public, postbox, recorder
         self.labels = None if labels is None else wire.pack_soft_labels(labels)
 
     def rounds(
@@ -84,10 +89,27 @@ class Federation:
                 self._aggregate(progress, updates, number)
             with self._phase(record, "validate"):
                 record.validation = self._validate(progress)
+            every = self.config.client_metrics.every
+            if every and number % every == 0:
+                with self._phase(record, "measure"):
+                    record.client_metrics = self._measure(number, progress.released)
             record.survivors, record.num_clients = len(updates), num_clients
             self.recorder.round(record)
             self._keep(progress, number)
             yield progress
+
+    def deliver(self, student: StateDict) -> int:
+        """Send the final student to every client, those out of budget included.
+
+        Returns:
+            How many took it.
+        """
+        number = self.config.training.rounds
+        content = RecordDict({wire.STUDENT: wire.pack_state(student)})
+        nodes = self._nodes()
+        exchange = self.postbox.ask(wire.DELIVER, number, content, nodes)
+        self.recorder.delivery(len(exchange.replies), len(nodes))
+        return len(exchange.replies)
 
     @contextmanager
     def _phase(self, record: RoundRecord, name: str) -> Iterator[None]:
@@ -99,64 +121,43 @@ class Federation:
     def _train(
         self, number: int, student: StateDict, record: RoundRecord
     ) -> tuple[list[StateDict], int]:
-        nodes = sorted(self._nodes())
-        content = self._instructions(number, student)
-        record.bytes_down_per_client = wire.num_bytes(content)
-        timeout = self.config.run.round_timeout
-        messages = [
-            Message(content, node, TRAIN, ttl=timeout, group_id=str(number))
-            for node in nodes
-        ]
-        replies = self.grid.send_and_receive(messages, timeout=timeout)
-        return list(self._updates(replies, number, record)), len(nodes)
+        content = RecordDict({wire.STUDENT: wire.pack_state(student)})
+        if self.labels is not None:
+            content[wire.SOFT_LABELS] = self.labels
+        nodes = self._nodes()
+        exchange = self.postbox.ask(wire.TRAIN, number, content, nodes)
+        record.bytes_down_per_client = exchange.bytes_down
+        record.bytes_up_per_client = exchange.bytes_up
+        unpack = partial(
+            wire.unpack_state, record=wire.UPDATE, shapes=shapes(self.spec)
+        )
+        return list(self._unpacked(exchange, number, unpack)), len(nodes)
+
+    def _measure(self, number: int, student: StateDict) -> dict[str, float] | None:
+        content = RecordDict({wire.STUDENT: wire.pack_state(student)})
+        exchange = self.postbox.ask(wire.EVALUATE, number, content, self._nodes())
+        sums = list(self._unpacked(exchange, number, wire.unpack_sums))
+        noise = releases(self.config, 0.0, number)[wire.EVALUATE].noise_multiplier
+        return mean_metrics(sums, noise) if sums else None
 
     def _nodes(self) -> list[int]:
         """The grid's nodes; right after a start it may take them a moment."""
         deadline = time.monotonic() + min(30.0, self.config.run.round_timeout)
-        while not (nodes := list(self.grid.get_node_ids())):
+        while not (nodes := sorted(self.grid.get_node_ids())):
             if time.monotonic() > deadline:
                 raise ProtocolError("Expected at least one connected client, got none.")
             time.sleep(0.2)
         return nodes
 
-    def _instructions(self, number: int, student: StateDict) -> RecordDict:
-        header = wire.RoundHeader(self.run_id, number, self.public.catalogue.digest)
-        content = RecordDict(
-            {
-                wire.ROUND: wire.pack_header(header),
-                wire.STUDENT: wire.pack_state(student),
-            }
-        )
-        if self.labels is not None:
-            content[wire.SOFT_LABELS] = self.labels
-        return content
-
-    def _updates(
-        self, replies: Iterable[Message], number: int, record: RoundRecord
-    ) -> Iterator[StateDict]:
-        # Replies arrive in any order; a fixed one makes the record repeatable.
-        for reply in sorted(replies, key=lambda reply: reply.metadata.src_node_id):
-            if reply.has_error():
-                self.recorder.refusal(number, reply.error.reason or "no reason given")
-                continue
+    def _unpacked(
+        self, exchange: Exchange, number: int, unpack: Callable[[RecordDict], Reply]
+    ) -> Iterator[Reply]:
+        """What each reply holds; one that does not fit costs itself alone."""
+        for content in exchange.replies:
             try:
-                self._check_round(reply, number)
-                update = wire.unpack_state(
-                    reply.content, wire.UPDATE, shapes(self.spec)
-                )
+                yield unpack(content)
             except ProtocolError as error:
                 self.recorder.refusal(number, str(error))
-                continue
-            size = wire.num_bytes(reply.content)
-            record.bytes_up_per_client = max(record.bytes_up_per_client, size)
-            yield update
-
-    def _check_round(self, reply: Message, number: int) -> None:
-        header = wire.unpack_header(reply.content)
-        if (header.run, header.number) != (self.run_id, number):
-            raise ProtocolError(
-                f"Expected a reply of round {number} of this run, got another's."
-            )
 
     def _aggregate(
         self, progress: Progress, updates: list[StateDict], number: int

@@ -38,27 +38,25 @@ def describe(
     duplicates: Annotated[
         str, typer.Option(help="error, keep_first or keep_last")
     ] = "error",
+    min_users: Annotated[
+        int, typer.Option(min=1, help="Least users behind a figure; 1 shows all.")
+    ] = 10,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Say what interaction files hold, and what is wrong with them."""
-    from common.errors import ConfigError
     from common.readers import read_interactions
-    from common.repairs import Repairs
+    from common.repairs import parse_repairs
     from simulations.describing import describe_table
+    from simulations.shareable import SUPPRESSED
 
-    if bad_rows not in ("error", "drop"):
-        raise ConfigError(f"--bad-rows: expected error or drop, got {bad_rows!r}.")
-    if duplicates not in ("error", "keep_first", "keep_last"):
-        raise ConfigError(
-            "--duplicates: expected error, keep_first or keep_last, got "
-            f"{duplicates!r}."
-        )
-    repairs = Repairs(bad_rows, duplicates)  # type: ignore[arg-type]
+    repairs = parse_repairs(bad_rows, duplicates)
     found = []
     for path in files:
         read = read_interactions(path, format=format, repairs=repairs)
-        facts = describe_table(read.frame)
-        found.append({"file": str(path), "report": str(read.report), **facts})
+        facts = describe_table(read.frame, min_users)
+        few = str(facts.get("users")).startswith(SUPPRESSED)
+        report = SUPPRESSED if few else str(read.report).replace(str(path), path.name)
+        found.append({"file": path.name, "report": report, **facts})
     if as_json:
         typer.echo(json.dumps(found, indent=2))
     else:

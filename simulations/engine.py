@@ -127,7 +127,11 @@ def server_context(job: Job) -> Context:
     return Context(
         run_id=job.run_id,
         node_id=SERVER_NODE,
-        node_config={"public": str(job.public), "out": str(job.out)},
+        node_config={
+            "public": str(job.public),
+            "out": str(job.out),
+            "state": str(job.out / "state"),
+        },
         state=RecordDict(),
         run_config=dict(job.config),
     )

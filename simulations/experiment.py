@@ -50,7 +50,14 @@ from simulations.evaluation import (
     summarise,
     teacher_scorer,
 )
-from simulations.partition import CLIENTS, SERVER, Split, split, write_federation
+from simulations.partition import (
+    CLIENTS,
+    SERVER,
+    Split,
+    copy_clients,
+    split,
+    write_federation,
+)
 from simulations.progress import Listener, follow, reporter
 from simulations.report import write_report
 from simulations.results import (
@@ -65,6 +72,7 @@ from simulations.results import (
     record_promise,
     write_results,
 )
+from simulations.shareable import shareable_config
 
 PRIMARY = "ndcg@100"
 FEDERATION, BASELINES = "federation", "baselines"
@@ -133,7 +141,7 @@ def run_experiment(
     (out / CONFIG).write_text(tomli_w.dumps(unflatten(flat)))
     dealt = prepare(config, out / FEDERATION)
     shutil.copy(out / FEDERATION / SERVER / CATALOGUE, out / CATALOGUE)
-    noise = noise_multiplier(config.privacy, config.total_steps)
+    noise = noise_multiplier(config)
     arms = arms_of(config, out)
     status = "complete"
     with reporter(
@@ -141,8 +149,7 @@ def run_experiment(
     ) as listener:
         try:
             for arm in arms:
-                overrides = {"privacy.noise-multiplier": noise, **arm.overrides}
-                _run_arm(arm, flat | overrides, out, engine, listener)
+                _run_arm(arm, flat | arm.overrides, noise, out, engine, listener)
         except KeyboardInterrupt:
             status = "interrupted"
     results = collect(
@@ -172,15 +179,24 @@ def prepare(config: RunConfig, folder: Path) -> Split:
 
 
 def _run_arm(
-    arm: Arm, flat: FlatConfig, out: Path, engine: str, listener: Listener
+    arm: Arm,
+    flat: FlatConfig,
+    noise: float,
+    out: Path,
+    engine: str,
+    listener: Listener,
 ) -> None:
     config = parse(flat)
     arm.out.mkdir(parents=True, exist_ok=True)
+    clients = out / FEDERATION / CLIENTS
+    if arm.out != out:
+        clients = copy_clients(clients, arm.out / FEDERATION, config)
     job = Job(
         run_id=secrets.randbits(62),
-        config=flat,
+        # Calibrated once, not at each message.
+        config=flat | {"privacy.noise-multiplier": noise},
         num_clients=config.partition.num_clients,
-        clients=out / FEDERATION / CLIENTS,
+        clients=clients,
         public=out / FEDERATION / SERVER,
         out=arm.out,
     )
@@ -240,8 +256,10 @@ def collect(
     """Rank every model and put the run's facts together."""
     heldout = read_heldout(out / FEDERATION)
     settings = config.evaluation
+    suppressed = suppression(heldout.num_users, settings.min_group_users)
     ranked = {}
-    for name, scorer in scorers(out, arms, heldout).items():
+    models = {} if suppressed else scorers(out, arms, heldout)
+    for name, scorer in models.items():
         values = rank(scorer, heldout, settings)
         ranked[name] = Ranked(values, summarise(values, heldout, settings))
     seeded = config.run.seed >= 0
@@ -260,7 +278,8 @@ def collect(
             },
             "promise": record_promise(promise_of(config, noise, seeded=seeded)),
             "verdict": verdict_of(ranked, safeguard.get("weight")),
-            "rounds": _read_rounds(out, heldout, config),
+            "suppressed": suppressed,
+            "rounds": _read_rounds(out, None if suppressed else heldout, config),
             "interpolation_weight": safeguard.get("weight"),
             "interpolation_curve": tuple(
                 CurvePoint(weight=weight, validation=value)
@@ -276,10 +295,20 @@ def collect(
             ),
             "peak_memory_bytes": peak_memory_bytes(),
             "seconds_total": seconds,
-            "config": to_flat(config),
+            "config": shareable_config(to_flat(config)),
             "versions": {"python": sys.version.split()[0]}
             | {package: version(package) for package in PACKAGES},
         }
+    )
+
+
+def suppression(num_users: int, min_users: int) -> str:
+    """Why figures over held-out users are left out, or "" where they are not."""
+    if num_users >= min_users:
+        return ""
+    return (
+        f"Figures over held-out users are suppressed: fewer than {min_users} users "
+        "stand behind them (evaluation.min-group-users)."
     )
 
 
@@ -332,7 +361,7 @@ def _read_safeguard(out: Path) -> dict[str, Any]:
 
 
 def _read_rounds(
-    out: Path, heldout: HeldOut, config: RunConfig
+    out: Path, heldout: HeldOut | None, config: RunConfig
 ) -> tuple[RoundRecord, ...]:
     if not (out / METRICS).is_file():
         return ()
@@ -344,7 +373,7 @@ def _read_rounds(
         line.pop("time")
         kept = out / ROUNDS / f"{line['round']:05d}.safetensors"
         value = None
-        if kept.is_file():
+        if kept.is_file() and heldout is not None:
             scorer = student_scorer(kept, heldout.shown)
             values = rank(scorer, heldout, config.evaluation)
             value = float(np.nanmean(values[PRIMARY]))

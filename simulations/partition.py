@@ -7,15 +7,19 @@ set or the declared catalogue; private rows decide none of them.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 import tomli_w
 
+from client.importing import write_rows
+from common.accounting import LEAST_NOISE
 from common.catalogue import Catalogue, write_catalogue
 from common.config import RunConfig
 from common.errors import ConfigError
@@ -23,6 +27,7 @@ from common.folders import CATALOGUE, INTERACTIONS, SETTINGS, VALIDATION
 from simulations.datasets import Dataset
 
 CLIENTS, SERVER, HELDOUT = "clients", "server", "heldout"
+WITNESSES = "witnesses"
 
 
 @dataclass(frozen=True)
@@ -236,8 +241,8 @@ def _of(table: pl.DataFrame, users: npt.NDArray[np.str_]) -> pl.DataFrame:
 def write_federation(split: Split, folder: Path, config: RunConfig) -> None:
     """Write the server's, the clients' and the held-out folder.
 
-    Clients get settings that allow this run, and their own seed where the run has
-    one: what a real operator would write by hand.
+    Clients import their rows as a real one would, user ids hashed under a key of
+    their own, and get settings that allow this run.
     """
     server = folder / SERVER
     server.mkdir(parents=True, exist_ok=True)
@@ -251,18 +256,48 @@ def write_federation(split: Split, folder: Path, config: RunConfig) -> None:
         client = folder / CLIENTS / f"{index:04d}"
         client.mkdir(parents=True, exist_ok=True)
         write_catalogue(split.catalogue, client / CATALOGUE)
-        table.write_parquet(client / INTERACTIONS)
-        (client / SETTINGS).write_text(tomli_w.dumps(_settings(config)))
+        write_rows(client, table)
+        write_settings(client, config)
 
 
-def _settings(config: RunConfig) -> dict[str, float | int | bool]:
+def write_settings(client: Path, config: RunConfig) -> None:
+    """What a real owner would write by hand to take part in this run."""
     privacy = config.privacy
-    settings: dict[str, float | int | bool] = {
-        # With fixed noise, whatever ε it costs is what the simulation wants shown.
-        "max-epsilon": 1e9 if privacy.noise_multiplier else privacy.target_epsilon,
-        "delta": privacy.delta,
-        "allow-non-private": True,
+    # With fixed noise, whatever ε it costs is what the simulation wants shown.
+    target = 1e9 if privacy.noise_multiplier else privacy.target_epsilon
+    settings: dict[str, Any] = {
+        "runs": [config.run.name],
+        "allow-non-private": privacy.mode == "off",
+        # Beside the clients, so that it goes when the federation goes.
+        "witness": f"../../{WITNESSES}/{client.name}.json",
+        "budget": {
+            "user": {
+                "target-epsilon": target,
+                "delta": privacy.delta,
+                "metrics-epsilon": target if config.client_metrics.every else 0.0,
+            }
+        },
     }
+    if 0 < privacy.noise_multiplier < LEAST_NOISE:
+        settings["least-noise-multiplier"] = privacy.noise_multiplier
     if config.run.seed >= 0:
         settings["seed"] = config.run.seed
-    return settings
+    (client / SETTINGS).write_text(tomli_w.dumps(settings))
+
+
+def copy_clients(clients: Path, folder: Path, config: RunConfig) -> Path:
+    """The same rows in another world: fresh ledgers, and settings for this run.
+
+    Arms of an experiment are alternatives, not successive releases: each has its own
+    clients, as if the others had never been.
+
+    Returns:
+        The folder of the copied client folders.
+    """
+    for source in sorted(path for path in clients.iterdir() if path.is_dir()):
+        client = folder / CLIENTS / source.name
+        client.mkdir(parents=True)
+        for name in (CATALOGUE, INTERACTIONS):
+            shutil.copy(source / name, client / name)
+        write_settings(client, config)
+    return folder / CLIENTS

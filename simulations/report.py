@@ -64,6 +64,7 @@ def render_report(results: Results) -> str:
         interval_note=INTERVAL_NOTE,
         not_promised=not_promised(results),
         plots=[_trusted(plot) for plot in all_plots(results)],
+        client_metrics=client_metrics(results.rounds),
         phases=_phases(results.rounds),
         traffic=_traffic(results.rounds),
     )
@@ -96,8 +97,8 @@ def not_promised(results: Results) -> list[str]:
     sentences = [
         "Models marked NOT PRIVATE are comparisons that no deployment makes; the "
         "promise does not cover them.",
-        "The metrics here are computed on held-out users without noise: a simulation "
-        "may do so, a deployment never releases them.",
+        "Metrics over held-out users, where shown, are computed without noise: a "
+        "simulation may do so, a deployment never releases them.",
         f"The declared sizes ({results.federation.num_clients} clients, "
         f"{results.federation.declared_users_per_client} users each), the catalogue "
         "and the configuration are public; so are the rows of public users.",
@@ -110,6 +111,11 @@ def not_promised(results: Results) -> list[str]:
             "so these files themselves protect nobody."
         )
     return sentences
+
+
+def client_metrics(rounds: Iterable[RoundRecord]) -> list[str]:
+    """Names of the clients' own metrics, in the order first met."""
+    return list(dict.fromkeys(name for r in rounds for name in r.client_metrics or ()))
 
 
 def format_bytes(count: float) -> str:

@@ -21,7 +21,7 @@ from common.errors import ConfigError
 from common.metrics import Estimate
 from common.promise import NOT_PRIVATE, Promise
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
 
 ModelName = Literal[
     "popularity",
@@ -86,7 +86,11 @@ class PromiseRecord(Record):
 
 
 class RoundRecord(Record):
-    """One round; ``epsilon`` is spent so far, bytes are one client's."""
+    """One round; ``epsilon`` is spent so far, bytes are one client's.
+
+    Attributes:
+        client_metrics: from noised sums over the clients' own users, if released.
+    """
 
     round: Annotated[int, Field(ge=1)]
     epsilon: NonNegative | None
@@ -95,6 +99,7 @@ class RoundRecord(Record):
     seconds: dict[str, NonNegative]
     validation: float | None
     heldout: float | None
+    client_metrics: dict[str, float] | None = None
     survivors: Count
     num_clients: Count
 
@@ -125,9 +130,13 @@ class Federation(Record):
 
 
 class Results(Record):
-    """Everything a run reports."""
+    """Everything a run reports.
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    Attributes:
+        suppressed: what was left out since too few users stand behind it.
+    """
+
+    schema_version: Literal[2] = SCHEMA_VERSION
     name: str
     status: Literal["complete", "interrupted"]
     engine: str
@@ -138,6 +147,7 @@ class Results(Record):
     model_notes: dict[ModelName, ModelNote]
     promise: PromiseRecord
     verdict: Verdict | None
+    suppressed: str = ""
     rounds: tuple[RoundRecord, ...]
     interpolation_weight: Annotated[float, Field(ge=0, le=1)] | None
     interpolation_curve: tuple[CurvePoint, ...] = ()

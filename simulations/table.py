@@ -87,6 +87,8 @@ def render_table(results: Results) -> Group:
         parts.append(Text(f"INTERRUPTED after {rounds} rounds.\n", "bold yellow"))
     if results.models:
         parts.append(Text(INTERVAL_NOTE + "\n", "dim"))
+    if results.suppressed:
+        parts.append(Text(results.suppressed + "\n", "bold"))
     style = "bold red" if results.promise.epsilon is None else ""
     parts.append(Text(results.promise.sentence, style))
     if results.verdict is not None:

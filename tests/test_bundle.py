@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = ("common", "server", "client")
 
 #: Run in the unpacked bundle: imports both apps, sends the client one real round.
-ROUND_TRIP = """
+ROUND_TRIP = '''
 import sys
 from pathlib import Path
 
@@ -40,6 +40,7 @@ import server.app
 from common import catalogue as cat
 from common.config import defaults
 from common.interactions import SCHEMA
+from common.signature import signed
 from common.student import StudentSpec, random_state
 
 for module in (client.app, server.app, wire):
@@ -55,9 +56,17 @@ items = pl.DataFrame(
 )
 declared = cat.Catalogue(items)
 cat.write_catalogue(declared, folder / "catalogue.parquet")
-rows = [(f"user {u}", str((u + i) % 5), 1.0, 0) for u in range(6) for i in range(3)]
+rows = [(f"{u:032x}", str((u + i) % 5), 1.0, 0) for u in range(6) for i in range(3)]
 pl.DataFrame(rows, schema=SCHEMA, orient="row").write_parquet(
     folder / "interactions.parquet"
+)
+(folder / "settings.toml").write_text(
+    """runs = ["tutela"]
+witness = "../witness/rows.json"
+
+[budget.user]
+target-epsilon = 1e6
+"""
 )
 
 config = defaults() | {
@@ -70,8 +79,12 @@ spec = StudentSpec(
 state = random_state(spec, torch.Generator().manual_seed(0))
 content = RecordDict({
     wire.STUDENT: wire.pack_state(state),
-    wire.ROUND: wire.pack_header(wire.RoundHeader("1", 1, declared.digest)),
 })
+header = signed(
+    wire.RoundHeader("1", config["run.name"], 1, "0f" * 16, declared.digest),
+    wire.TRAIN, content, config, bytes(range(32)),
+)
+content[wire.ROUND] = wire.pack_header(header)
 TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
 message = Message(content, 100, "train")
 message.metadata.__dict__["_message_id"] = "first"
@@ -84,8 +97,15 @@ shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
 update = wire.unpack_state(reply.content, wire.UPDATE, shapes)
 if not all(tensor.abs().sum() > 0 for tensor in update.values()):
     raise SystemExit("an update without noise")
+answered = wire.unpack_reply_header(reply.content)
+if (answered.run, answered.number, answered.nonce) != ("1", 1, "0f" * 16):
+    raise SystemExit("a reply to another question")
+if answered.receipt == wire.NO_RECEIPT:
+    raise SystemExit("an update that nobody was charged for")
+if not (here / "witness" / "rows.json").is_file():
+    raise SystemExit("a ledger that nobody witnessed")
 print(sorted(reply.content), "simulations" in sys.modules)
-"""
+'''
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,11 @@ import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
+from client.importing import write_rows
+from client.ledger import inspect_ledger
+from client.settings import read_settings, witness_place
 from common import wire
+from common.accounting import DpEvent
 from common.catalogue import SCHEMA as CATALOGUE_SCHEMA
 from common.catalogue import Catalogue, write_catalogue
 from common.config import defaults
@@ -51,13 +55,34 @@ def rows(num_users: int) -> pl.DataFrame:
     )
 
 
+def settings_of(**changes) -> dict:
+    """Settings of a willing client; ``target_epsilon=…`` and others of its budget."""
+    budget = {"target-epsilon": 1e6}
+    for name in ("target-epsilon", "delta", "metrics-epsilon"):
+        value = changes.pop(name.replace("-", "_"), None)
+        if value is not None:
+            budget[name] = value
+    values = {"runs": ["tutela"], "seed": 7, "budget": {"user": budget}} | changes
+    return {key: value for key, value in values.items() if value is not None}
+
+
 def write_folder(folder: Path, table: pl.DataFrame, **settings) -> Path:
+    """A client's folder, its witness in a folder beside it."""
     folder.mkdir(parents=True, exist_ok=True)
     write_catalogue(catalogue(), folder / "catalogue.parquet")
-    table.write_parquet(folder / "interactions.parquet")
-    values = {"max-epsilon": 1e6, "seed": 7} | settings
+    write_rows(folder, table)
+    values = settings_of(**settings) | {"witness": f"../witness/{folder.name}.json"}
     (folder / "settings.toml").write_text(tomli_w.dumps(values))
     return folder
+
+
+def spent(folder: Path) -> list[tuple[int, DpEvent]]:
+    """Pairs (round, event) in the folder's ledger, which has to be sound."""
+    place = witness_place(folder, read_settings(folder))
+    if not (folder / "ledger.sqlite").exists():
+        return []
+    _, entries = inspect_ledger(folder, place)
+    return [(e.charge.number, e.charge.event) for e in entries if e.charge]
 
 
 def context_of(folder: Path, **overrides) -> Context:
@@ -70,11 +95,28 @@ def context_of(folder: Path, **overrides) -> Context:
     )
 
 
+def nonce_of(number: int) -> str:
+    """The nonce of a test's round, the same each time."""
+    return f"{number:032x}"
+
+
 def message_of(
-    number: int = 1, *, kind: str = "train", digest: str | None = None, state=None
+    number: int = 1,
+    *,
+    kind: str = "train",
+    digest: str | None = None,
+    state=None,
+    **header_values,
 ) -> Message:
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 11, 1, 1
-    header = wire.RoundHeader("11", number, digest or catalogue().digest)
+    values = {
+        "run": "11",
+        "name": "tutela",
+        "number": number,
+        "nonce": nonce_of(number),
+        "catalogue": digest or catalogue().digest,
+    }
+    header = wire.RoundHeader(**values | header_values)
     state = state or random_state(SPEC, torch.Generator().manual_seed(1))
     content = RecordDict(
         {wire.ROUND: wire.pack_header(header), wire.STUDENT: wire.pack_state(state)}
@@ -87,3 +129,11 @@ def message_of(
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return write_folder(tmp_path / "0000", rows(8))
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path_factory, monkeypatch) -> None:
+    """Nothing is written into the home of whoever runs the tests."""
+    home = tmp_path_factory.mktemp("home")
+    for name in ("XDG_STATE_HOME", "XDG_DATA_HOME"):
+        monkeypatch.setenv(name, str(home))

@@ -12,7 +12,6 @@ from flwr.common.serde import message_from_proto, message_to_proto
 
 import client.app as wiring
 from client.app import app
-from client.ledger import spent
 from client.release import FAILED, MISFIT, REFUSED
 from common import wire
 from common.accounting import DpEvent
@@ -21,10 +20,11 @@ from common.student import random_state, shapes
 from tests.client.conftest import (
     NUM_ITEMS,
     SPEC,
-    catalogue,
     context_of,
     message_of,
+    nonce_of,
     rows,
+    spent,
     write_folder,
 )
 
@@ -52,9 +52,9 @@ def test_a_reply_survives_the_wire_with_two_records_and_three_tensors(folder) ->
     read = message_from_proto(message_to_proto(reply))
     assert set(read.content) == {wire.UPDATE, wire.ROUND}
     assert set(read.content[wire.UPDATE]) == set(shapes(SPEC))
-    assert wire.unpack_header(read.content) == wire.RoundHeader(
-        "11", 1, catalogue().digest
-    )
+    assert set(read.content[wire.ROUND]) == {
+        *("protocol", "run", "number", "nonce", "receipt")
+    }
 
 
 @pytest.mark.parametrize("outside", [MARKER, f"i0{MARKER}"])
@@ -80,9 +80,9 @@ def test_a_broken_folder_leaves_no_trace(tmp_path, caplog, fault: str) -> None:
     if fault == "other catalogue":
         write_folder(folder, rows(8))
         pl.DataFrame({MARKER: [MARKER]}).write_parquet(folder / "catalogue.parquet")
-    # Without settings the budget is the cautious default: ask for plenty of noise.
-    reply = app(message_of(), context_of(folder, **{"privacy.noise-multiplier": 30.0}))
-    assert reply.error.reason == FAILED
+    reply = app(message_of(), context_of(folder))
+    expected = FAILED if fault == "other catalogue" else REFUSED
+    assert reply.error.reason == expected, "no settings, no consent"
     assert MARKER.encode() not in sent(reply)
     assert MARKER not in caplog.text
 
@@ -130,7 +130,12 @@ MISFITS = {
     "newer protocol": lambda: changed_header(protocol=wire.PROTOCOL_VERSION + 1),
     "protocol as text": lambda: changed_header(protocol="1"),
     "other catalogue": lambda: changed_header(catalogue="0" * 64),
-    "round as text": lambda: changed_header(round="1"),
+    "round as text": lambda: changed_header(number="1"),
+    "round as truth": lambda: changed_header(number=True),
+    "round zero": lambda: changed_header(number=0),
+    "short nonce": lambda: changed_header(nonce="ab"),
+    "another name": lambda: changed_header(name="other"),
+    "a signature of nobody": lambda: changed_header(server="ab" * 32),
     "no header": lambda: without(wire.ROUND),
     "no student": lambda: without(wire.STUDENT),
     "NaN student": lambda: broken(float("nan")),
@@ -145,6 +150,7 @@ def test_a_message_that_does_not_fit_gets_the_one_text(folder, name: str) -> Non
     reply = app(MISFITS[name](), context_of(folder))
     assert reply.error.reason == MISFIT
     assert not reply.has_content()
+    assert spent(folder) == [], "and costs nothing"
 
 
 def _never(folder: Path) -> None:
@@ -158,7 +164,7 @@ def test_other_kinds_are_refused_without_a_charge_or_a_look(
     monkeypatch.setattr(wiring, "read_client_data", _never)
     context = context_of(folder)
     assert app(message_of(kind=kind), context).error.reason == MISFIT
-    assert spent(context) == []
+    assert spent(folder) == []
 
 
 def test_every_byte_count_is_the_same_with_one_user_more(tmp_path) -> None:
@@ -195,9 +201,11 @@ def test_two_clients_and_two_rounds_have_their_own_noise(tmp_path) -> None:
 
 
 def test_without_a_seed_no_round_repeats(tmp_path) -> None:
-    folder = write_folder(tmp_path / "0000", rows(8))
-    (folder / "settings.toml").write_text("max-epsilon = 1e6\n")
-    first, second = (update_of(app(message_of(), context_of(folder))) for _ in range(2))
+    folder = write_folder(tmp_path / "0000", rows(8), seed=None)
+    context = context_of(folder)
+    first, second = (
+        update_of(app(message_of(nonce=nonce_of(n)), context)) for n in (1, 2)
+    )
     assert not torch.equal(first["encoder.weight"], second["encoder.weight"])
 
 
@@ -205,20 +213,22 @@ def test_the_charge_is_what_the_round_does(folder) -> None:
     context = context_of(folder, **{"training.local-steps": 3})
     for number in (1, 2):
         assert app(message_of(number), context).has_content()
-    assert spent(context) == [(1, DpEvent(1.0, 0.5, 3)), (2, DpEvent(1.0, 0.5, 3))]
+    assert spent(folder) == [(1, DpEvent(1.0, 0.5, 3)), (2, DpEvent(1.0, 0.5, 3))]
 
 
 @pytest.mark.parametrize("less", [0.9, 1e-6])
 def test_too_little_noise_is_refused_before_a_row_is_read(
     tmp_path, monkeypatch, less: float
 ) -> None:
-    folder = write_folder(tmp_path / "0000", rows(8), **{"max-epsilon": 8.0})
+    folder = write_folder(tmp_path / "0000", rows(8), **{"target_epsilon": 8.0})
     enough = {"privacy.noise-multiplier": 3.0}
     assert app(message_of(), context_of(folder, **enough)).has_content()
     monkeypatch.setattr(wiring, "read_client_data", _never)
+    before = spent(folder)
     context = context_of(folder, **{"privacy.noise-multiplier": less})
-    assert app(message_of(), context).error.reason == REFUSED
-    assert spent(context) == []
+    for number, run in ((2, "11"), (1, "12")):
+        assert app(message_of(number, run=run), context).error.reason == REFUSED
+    assert spent(folder) == before
 
 
 def test_noise_lowered_within_a_run_is_refused(folder) -> None:
@@ -238,9 +248,9 @@ def test_a_failure_in_training_leaves_the_charge(folder, monkeypatch, error) -> 
     reply = app(message_of(), context)
     assert reply.error.reason == FAILED
     assert MARKER.encode() not in sent(reply)
-    assert [number for number, _ in spent(context)] == [1]
+    assert [number for number, _ in spent(folder)] == [1]
     monkeypatch.undo()
-    assert app(message_of(1), context).error.reason == MISFIT
+    assert app(message_of(1), context).error.reason == MISFIT, "never trained again"
     assert app(message_of(2), context).has_content()
 
 
@@ -249,7 +259,7 @@ def test_the_charge_comes_before_the_first_look(folder, monkeypatch) -> None:
     context = context_of(folder)
 
     def looks(place: Path):
-        seen.append([number for number, _ in spent(context)])
+        seen.append([number for number, _ in spent(folder)])
         raise RuntimeError
 
     monkeypatch.setattr(wiring, "read_client_data", looks)

@@ -6,7 +6,14 @@ import pytest
 from flwr.app import Context, RecordDict
 from pydantic import ValidationError
 
-from client.settings import ClientSettings, locate, read_settings
+from client.settings import (
+    Budget,
+    ClientSettings,
+    locate,
+    read_settings,
+    witness_place,
+)
+from common.accounting import LEAST_NOISE
 from common.errors import ConfigError
 
 
@@ -45,31 +52,93 @@ def test_the_server_cannot_name_the_folder(monkeypatch) -> None:
 def test_a_folder_without_settings_is_cautious(tmp_path: Path) -> None:
     settings = read_settings(tmp_path)
     assert settings == ClientSettings()
-    assert (settings.max_epsilon, settings.delta) == (8.0, 1e-5)
+    assert settings.budget == {"user": Budget()}
+    user = settings.budget["user"]
+    assert (user.target_epsilon, user.delta, user.metrics_epsilon) == (8.0, 1e-5, 0.0)
+    assert (settings.runs, settings.servers) == ((), ()), "nobody is consented to"
     assert settings.allow_non_private is False
+    assert settings.least_noise_multiplier == LEAST_NOISE
     assert settings.seed is None, "noise is the operating system's by default"
 
 
+WHOLE = """
+runs = ["movies", "books"]
+servers = ["ab"]
+least-noise-multiplier = 0.5
+allow-non-private = true
+witness = "elsewhere.json"
+seed = 3
+
+[budget.user]
+target-epsilon = 2.5
+delta = 1e-7
+metrics-epsilon = 0.5
+
+[budget.interaction]
+target-epsilon = 1
+"""
+
+
 def test_settings_are_read_by_their_dashed_names(tmp_path: Path) -> None:
-    (tmp_path / "settings.toml").write_text(
-        "max-epsilon = 2.5\ndelta = 1e-7\nallow-non-private = true\nseed = 3\n"
-    )
+    (tmp_path / "settings.toml").write_text(WHOLE)
     settings = read_settings(tmp_path)
-    assert (settings.max_epsilon, settings.delta) == (2.5, 1e-7)
-    assert (settings.allow_non_private, settings.seed) == (True, 3)
+    assert (settings.runs, settings.servers) == (("movies", "books"), ("ab",))
+    assert (settings.least_noise_multiplier, settings.seed) == (0.5, 3)
+    assert settings.allow_non_private is True
+    assert settings.budget["user"].target_epsilon == 2.5
+    assert settings.budget["user"].metrics_epsilon == 0.5
+    interaction = settings.budget["interaction"]
+    assert (interaction.target_epsilon, interaction.delta) == (1.0, 1e-5)
+    assert witness_place(tmp_path, settings) == tmp_path / "elsewhere.json"
+
+
+def test_the_nodes_configuration_goes_before_the_file(tmp_path: Path) -> None:
+    (tmp_path / "settings.toml").write_text(WHOLE)
+    node = {
+        "folder": str(tmp_path),
+        "partition-id": 3,
+        "runs": "news, songs",
+        "budget.user.target-epsilon": 1.5,
+        "budget.interaction.delta": 1e-6,
+    }
+    settings = read_settings(tmp_path, node)
+    assert settings.runs == ("news", "songs")
+    assert settings.budget["user"].target_epsilon == 1.5
+    assert settings.budget["user"].delta == 1e-7, "the file's word stands beside it"
+    assert settings.budget["interaction"].delta == 1e-6
+    assert settings.servers == ("ab",)
+
+
+def test_a_budget_of_one_unit_is_none_of_another(tmp_path: Path) -> None:
+    node = {"budget.interaction.target-epsilon": 3.0}
+    assert set(read_settings(tmp_path, node).budget) == {"interaction"}
+
+
+def test_without_a_word_the_witness_is_outside_the_folder(tmp_path: Path) -> None:
+    first, second = (tmp_path / name for name in ("a", "b"))
+    places = [witness_place(each, ClientSettings()) for each in (first, second)]
+    assert places[0] != places[1]
+    assert all(tmp_path not in place.parents for place in places)
+    assert witness_place(first / ".." / "a", ClientSettings()) == places[0]
 
 
 @pytest.mark.parametrize(
     ("text", "key"),
     [
-        ("max-epsilon = 0", "max-epsilon"),
-        ("max-epsilon = -1.0", "max-epsilon"),
-        ("max-epsilon = nan", "max-epsilon"),
-        ("delta = 0.0", "delta"),
-        ("delta = 1.0", "delta"),
+        ("[budget.user]\ntarget-epsilon = 0", "budget.user.target-epsilon"),
+        ("[budget.user]\ntarget-epsilon = -1.0", "budget.user.target-epsilon"),
+        ("[budget.user]\ntarget-epsilon = nan", "budget.user.target-epsilon"),
+        ("[budget.user]\ntarget-epsilon = inf", "budget.user.target-epsilon"),
+        ("[budget.user]\ndelta = 0.0", "budget.user.delta"),
+        ("[budget.user]\ndelta = 1.0", "budget.user.delta"),
+        ("[budget.user]\nmetrics-epsilon = -0.1", "budget.user.metrics-epsilon"),
+        ("[budget.household]\ndelta = 1e-5", "budget.household"),
+        ("budget = 3", "budget"),
         ("seed = -1", "seed"),
-        ("max-epsilom = 3.0", "max-epsilom"),
-        ("max_epsilon = 3.0", "max_epsilon"),
+        ("allow-non-private = 1", "allow-non-private"),
+        ("least-noise-multiplier = 0", "least-noise-multiplier"),
+        ("max-epsilon = 3.0", "max-epsilon"),
+        ("allow_non_private = true", "allow_non_private"),
     ],
 )
 def test_an_impossible_or_unknown_setting_is_named(tmp_path, text, key) -> None:
@@ -78,12 +147,19 @@ def test_an_impossible_or_unknown_setting_is_named(tmp_path, text, key) -> None:
         read_settings(tmp_path)
 
 
-def test_damaged_settings_are_refused_not_ignored(tmp_path: Path) -> None:
-    (tmp_path / "settings.toml").write_text("max-epsilon = = 1")
+@pytest.mark.parametrize("content", [b"runs = = 1", b"\xff\xfe", b"[budget"])
+def test_damaged_settings_are_refused_not_ignored(tmp_path: Path, content) -> None:
+    (tmp_path / "settings.toml").write_bytes(content)
     with pytest.raises(ConfigError, match="expected TOML"):
         read_settings(tmp_path)
 
 
+def test_a_node_cannot_turn_a_word_into_a_table(tmp_path: Path) -> None:
+    (tmp_path / "settings.toml").write_text("budget = 3\n")
+    with pytest.raises(ConfigError, match="budget"):
+        read_settings(tmp_path, {"budget.user.delta": 1e-6})
+
+
 def test_settings_cannot_be_changed_afterwards() -> None:
     with pytest.raises(ValidationError):
-        ClientSettings().max_epsilon = 100.0
+        ClientSettings().allow_non_private = True

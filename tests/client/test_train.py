@@ -5,9 +5,9 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from client.dp import Mechanism, NoisyOptimizer
+from client.dp import Mechanism, NoisyOptimizer, PrivateSteps
 from client.randomness import secure_stream, seeded_stream
-from client.train import Streams, mechanism_of, split, train
+from client.train import Streams, dense, mechanism_of, split, train
 from common.config import parse
 from common.soft_labels import encode
 from common.student import build, random_state, shapes
@@ -28,7 +28,7 @@ def start():
 
 
 def test_history_and_target_share_a_users_items_between_them() -> None:
-    history, target = split(ROWS, 0.7, seeded_stream(1))
+    history, target = map(dense, split(ROWS, 0.7, seeded_stream(1)))
     assert torch.equal(history + target, torch.from_numpy(ROWS.toarray()))
     assert not bool((history * target).any())
     assert 0.5 < float(target.sum() / ROWS.nnz) < 0.9
@@ -195,7 +195,7 @@ def test_masking_treats_empty_and_single_item_users_alike() -> None:
     rows = sp.csr_matrix(np.eye(3, NUM_ITEMS, k=1, dtype=np.float32))
     rows[0, 1] = 0.0
     rows.eliminate_zeros()
-    history, target = split(rows, 0.5, seeded_stream(3))
+    history, target = map(dense, split(rows, 0.5, seeded_stream(3)))
     assert not history[0].any()
     assert not target[0].any()
     assert torch.equal(history + target, torch.from_numpy(rows.toarray()))
@@ -205,3 +205,25 @@ def test_mode_local_takes_the_public_constants_of_the_config() -> None:
     config = parse(FLAT | {"privacy.max-grad-norm": 0.3})
     assert mechanism_of(config, 1.7) == Mechanism(1.7, 0.3, 0.5, 8)
     assert mechanism_of(config, 1.7).denominator == 4.0
+
+
+def test_a_student_that_grew_too_large_learns_from_nobody(monkeypatch) -> None:
+    """Near overflow a user's verdict could depend on others, so all are left out."""
+    accumulated = []
+    kept = PrivateSteps.accumulate
+    monkeypatch.setattr(
+        PrivateSteps,
+        "accumulate",
+        lambda self, *rows: (accumulated.append(1), kept(self, *rows))[1],
+    )
+    config = parse(
+        FLAT
+        | {
+            "training.local-steps": 3,
+            "training.learning-rate": 1e30,
+            "privacy.sample-rate": 1.0,
+        }
+    )
+    update = train(start(), ROWS, None, config, mechanism_of(config, 1.0), streams())
+    assert len(accumulated) == 1, "the first step's rows; then none"
+    assert all(bool((value != 0).all()) for value in update.values())

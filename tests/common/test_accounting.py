@@ -1,7 +1,11 @@
-"""ε: known vectors, Opacus' accountants, composition, calibration."""
+"""ε: known vectors, Opacus' accountants, composition, calibration, records."""
 
+import json
 import math
+import time
+from dataclasses import replace
 
+import dp_accounting
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,8 +17,13 @@ from common.accounting import (
     calibrate,
     epsilon,
     epsilon_path,
+    epsilon_rdp,
+    event_record,
+    merged,
     noise_multiplier,
-    planned_event,
+    planned_events,
+    read_event,
+    releases,
 )
 from common.config import defaults, parse
 from common.errors import ConfigError
@@ -22,9 +31,18 @@ from common.errors import ConfigError
 DELTA = 1e-5
 
 
-def privacy(**changes):
-    keys = {f"privacy.{name.replace('_', '-')}": v for name, v in changes.items()}
-    return parse(defaults() | keys).privacy
+def config(rounds=10, local_steps=1, metrics_every=0, **privacy):
+    keys = {f"privacy.{name.replace('_', '-')}": v for name, v in privacy.items()}
+    return parse(
+        defaults()
+        | keys
+        | {
+            "training.rounds": rounds,
+            "training.local-steps": local_steps,
+            "client-metrics.every": metrics_every,
+            "client-metrics.noise-multiplier": 6.0,
+        }
+    )
 
 
 def opacus(accountant, events):
@@ -76,6 +94,8 @@ def test_is_tighter_than_opacus_rdp():
     events = [DpEvent(1.0, 0.1, 10)] * 5
     rdp = opacus(RDPAccountant(), events)
     assert rdp == pytest.approx(5.881, abs=1e-3)
+    assert epsilon_rdp(events, DELTA) == pytest.approx(rdp, rel=1e-3)
+    assert epsilon(events, DELTA) == pytest.approx(5.148, abs=1e-3)
     assert epsilon(events, DELTA) < rdp - 0.5
 
 
@@ -120,13 +140,17 @@ def test_nothing_done_costs_nothing():
 def test_one_step_without_noise_costs_everything():
     events = [DpEvent(10.0, 0.01, 1), DpEvent(0.0, 0.01, 1)]
     assert epsilon(events, DELTA) == math.inf
-    assert epsilon_path(events[1], DELTA, 3) == [math.inf] * 3
+    assert epsilon_rdp(events, DELTA) == math.inf
+    assert epsilon_path([[events[1]]] * 3, DELTA) == [math.inf] * 3
+    path = epsilon_path([[events[0]], events, [events[0]]], DELTA)
+    assert path[0] < path[1] == path[2] == math.inf
 
 
 def test_units_never_add_up():
     events = [DpEvent(1.0, 0.1, 1), DpEvent(1.0, 0.1, 1, unit="interaction")]
-    with pytest.raises(ConfigError, match="one privacy unit"):
-        epsilon(events, DELTA)
+    for total in (epsilon, epsilon_rdp):
+        with pytest.raises(ConfigError, match="one privacy unit"):
+            total(events, DELTA)
 
 
 @pytest.mark.parametrize(("rate", "steps"), [(0.5, 20), (1.0, 10)])
@@ -148,21 +172,173 @@ def test_a_target_beyond_reach_is_refused_by_its_key(monkeypatch):
         calibrate(0.001, DELTA, 1.0, 10)
 
 
+def test_calibration_leaves_room_for_what_is_beside():
+    beside = (DpEvent(4.0, 1.0, 2),)
+    noise = calibrate(4.0, DELTA, 1.0, 5, beside)
+    assert 4.0 - 0.01 <= epsilon([DpEvent(noise, 1.0, 5), *beside], DELTA) <= 4.0
+    assert noise > calibrate(4.0, DELTA, 1.0, 5)
+
+
+def test_no_noise_makes_room_beside_what_costs_more_than_the_target():
+    beside = (DpEvent(0.5, 1.0, 1),)
+    assert epsilon(beside, DELTA) > 4.0
+    with pytest.raises(ConfigError, match=r"^privacy\.target-epsilon"):
+        calibrate(4.0, DELTA, 1.0, 5, beside)
+
+
+def test_calibration_of_the_longest_run_takes_seconds():
+    start = time.monotonic()
+    noise = calibrate(8.0, DELTA, 0.5, 100_000)
+    assert time.monotonic() - start < 30
+    assert 7.99 <= epsilon([DpEvent(noise, 0.5, 100_000)], DELTA) <= 8.0
+
+
 def test_the_path_is_an_upper_bound_and_ends_at_the_whole():
-    path = epsilon_path(DpEvent(3.32, 0.5, 2), DELTA, 10)
+    path = epsilon_path([[DpEvent(3.32, 0.5, 2)]] * 10, DELTA)
     whole = epsilon([DpEvent(3.32, 0.5, 20)], DELTA)
     assert len(path) == 10
     assert path == sorted(path)
     assert whole <= path[-1] <= whole + 1e-3
 
 
+def test_the_path_counts_every_release_of_a_round():
+    train, metrics = DpEvent(5.0, 0.5, 1), DpEvent(6.0, 1.0, 1)
+    path = epsilon_path([[train], [train, metrics]], DELTA)
+    whole = epsilon([train, train, metrics], DELTA)
+    assert whole <= path[-1] <= whole + 1e-3
+    assert path[0] < epsilon([train, train], DELTA)
+
+
+@given(st.lists(_EVENTS, max_size=6))
+def test_merging_keeps_every_step_of_every_mechanism(events):
+    def steps(found):
+        kinds = {replace(event, steps=0) for event in found}
+        return {
+            k: sum(e.steps for e in found if replace(e, steps=0) == k) for k in kinds
+        }
+
+    kinds = [replace(event, steps=0) for event in merged(events)]
+    assert steps(merged(events)) == steps(events)
+    assert kinds == list(dict.fromkeys(replace(event, steps=0) for event in events))
+
+
+def test_merging_keeps_what_the_composition_costs():
+    """Against dp-accounting composing the events one by one."""
+    events = [DpEvent(3.0, 0.5, 2), DpEvent(4.0, 1.0, 1), DpEvent(3.0, 0.5, 3)]
+    assert merged(events) == (DpEvent(3.0, 0.5, 5), DpEvent(4.0, 1.0, 1))
+    accountant = dp_accounting.pld.PLDAccountant()
+    for event in events:
+        gaussian = dp_accounting.GaussianDpEvent(event.noise_multiplier)
+        step = dp_accounting.PoissonSampledDpEvent(event.sample_rate, gaussian)
+        accountant.compose(step, event.steps)
+    one_by_one = accountant.get_epsilon(DELTA)
+    assert epsilon(events, DELTA) == pytest.approx(one_by_one, abs=1e-6)
+
+
+def test_merging_never_mixes_units_or_mechanisms():
+    one = DpEvent(1.0, 0.5, 1)
+    others = [
+        replace(one, unit="interaction"),
+        replace(one, sample_rate=0.25),
+        replace(one, noise_multiplier=2.0),
+    ]
+    assert merged([one, *others]) == (one, *others)
+
+
 def test_planned_events_hold_public_constants():
-    event = planned_event(privacy(sample_rate=0.25, delta=1e-6), 1.5, 7)
-    assert event == DpEvent(1.5, 0.25, 7, "gaussian", "user", "add-or-remove-one")
+    found = planned_events(config(7, sample_rate=0.25, delta=1e-6), 1.5)
+    assert found == (DpEvent(1.5, 0.25, 7, "gaussian", "user", "add-or-remove-one"),)
+
+
+@pytest.mark.parametrize(
+    ("rounds", "every", "releases_of_metrics"),
+    [(7, 2, 3), (7, 7, 1), (7, 1, 7), (7, 8, 0), (7, 0, 0)],
+)
+def test_planned_events_count_the_metrics(rounds, every, releases_of_metrics):
+    asked = config(rounds, local_steps=3, metrics_every=every)
+    training, *metrics = planned_events(asked, 1.5)
+    assert training == DpEvent(1.5, 0.5, 3 * rounds)
+    expected = [DpEvent(6.0, 1.0, releases_of_metrics)] if releases_of_metrics else []
+    assert metrics == expected
+
+
+@pytest.mark.parametrize("every", [0, 1, 2, 3, 9])
+def test_the_plan_is_the_sum_of_what_the_rounds_release(every):
+    asked = config(7, local_steps=3, metrics_every=every)
+    done = [event for n in range(1, 8) for event in releases(asked, 1.5, n).values()]
+    assert set(merged(done)) == set(planned_events(asked, 1.5))
+
+
+def test_a_round_releases_metrics_only_when_it_is_their_turn():
+    asked = config(local_steps=2, metrics_every=3)
+    train = DpEvent(1.5, 0.5, 2)
+    assert releases(asked, 1.5, 2) == {"train": train}
+    assert releases(asked, 1.5, 3) == {"train": train, "evaluate": DpEvent(6.0, 1.0, 1)}
+
+
+def test_mode_off_releases_metrics_without_noise():
+    found = releases(config(metrics_every=1, mode="off"), 0.0, 1)
+    assert found["evaluate"].noise_multiplier == 0.0
 
 
 def test_noise_is_none_given_or_calibrated():
-    assert noise_multiplier(privacy(mode="off", noise_multiplier=2.0), 10) == 0.0
-    assert noise_multiplier(privacy(noise_multiplier=2.5), 10) == 2.5
-    asked = privacy(target_epsilon=2.0, sample_rate=1.0)
-    assert noise_multiplier(asked, 10) == calibrate(2.0, DELTA, 1.0, 10)
+    assert noise_multiplier(config(mode="off", noise_multiplier=2.0)) == 0.0
+    assert noise_multiplier(config(noise_multiplier=2.5)) == 2.5
+    asked = config(target_epsilon=2.0, sample_rate=1.0)
+    assert noise_multiplier(asked) == calibrate(2.0, DELTA, 1.0, 10)
+
+
+def test_calibrated_noise_pays_for_the_metrics_as_well():
+    asked = config(metrics_every=5, target_epsilon=2.0, sample_rate=1.0)
+    total = epsilon(planned_events(asked, noise_multiplier(asked)), DELTA)
+    assert 1.99 <= total <= 2.0
+
+
+def own_fields(event):
+    """What dp-accounting itself would write, without where its classes live."""
+    fields = event._asdict()
+    del fields["module_name"]
+    return {
+        name: own_fields(value) if hasattr(value, "_asdict") else value
+        for name, value in fields.items()
+    }
+
+
+@pytest.mark.parametrize("rate", [0.25, 1.0])
+def test_a_record_is_dp_accountings_own(rate):
+    step = dp_accounting.GaussianDpEvent(1.5)
+    if rate < 1:
+        step = dp_accounting.PoissonSampledDpEvent(rate, step)
+    theirs = dp_accounting.SelfComposedDpEvent(step, 7).to_named_tuple()
+    assert event_record(DpEvent(1.5, rate, 7)) == own_fields(theirs)
+
+
+@given(
+    st.builds(
+        DpEvent,
+        st.floats(0, 1e6),
+        st.floats(0, 1, exclude_min=True),
+        st.integers(0, 10**9),
+        unit=st.sampled_from(["user", "interaction"]),
+    )
+)
+def test_a_recorded_event_is_read_back_bit_for_bit(event):
+    stored = json.loads(json.dumps(event_record(event)))
+    assert read_event(stored, event.unit, event.relation) == event
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"class_name": "ComposedDpEvent"},
+        {"count": 1.5},
+        {"more": 1},
+        {"event": {"class_name": "LaplaceDpEvent", "noise_multiplier": 1.0}},
+        {"event": {"class_name": "GaussianDpEvent"}},
+        {"event": None},
+    ],
+)
+def test_a_record_of_another_form_is_refused(change):
+    record = event_record(DpEvent(1.5, 1.0, 7)) | change
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        read_event(record, "user", "add-or-remove-one")

@@ -31,6 +31,16 @@ def test_total_steps_are_rounds_times_local_steps():
     assert parse(flat).total_steps == 21
 
 
+def test_a_server_may_ask_for_so_many_steps_and_no_more():
+    most = {"training.rounds": 100_000, "training.local-steps": 100_000}
+    assert parse(DEFAULTS | most).total_steps == 10**10
+
+
+def test_metrics_of_clients_are_off_unless_asked_for():
+    assert parse(DEFAULTS).client_metrics.every == 0
+    assert parse(DEFAULTS).evaluation.min_group_users == 10
+
+
 def test_a_parsed_config_is_frozen():
     config = parse(DEFAULTS)
     with pytest.raises(Exception, match="frozen"):
@@ -47,8 +57,16 @@ def test_a_parsed_config_is_frozen():
         ("training.rounds", 1.0),
         ("training.rounds", True),
         ("training.rounds", "3"),
+        ("training.rounds", 100_001),
+        ("training.local-steps", 0),
+        ("training.local-steps", 100_001),
+        ("client-metrics.every", -1),
+        ("client-metrics.noise-multiplier", 0.0),
+        ("evaluation.min-group-users", 0),
         ("run.seed", -2),
         ("run.name", ""),
+        ("run.name", "a\nb"),
+        ("run.name", "x" * 65),
         ("run.device", "cuda:x"),
         ("partition.scheme", "IID"),
         ("partition.fold-in", 1.0),

@@ -66,6 +66,24 @@ def test_delta_is_stated_exactly(value):
     assert float(sentence.split("δ = ")[1].split(")")[0]) == value
 
 
+def test_metrics_of_clients_are_in_the_promise():
+    config = parse(
+        defaults()
+        | {
+            "training.rounds": 5,
+            "client-metrics.every": 2,
+            "client-metrics.noise-multiplier": 6.0,
+        }
+    )
+    promise = promise_of(config, 4.0, seeded=False)
+    both = [DpEvent(4.0, 0.5, 5), DpEvent(6.0, 1.0, 2)]
+    assert promise.epsilon == epsilon(both, 1e-5)
+    assert "(student updates and noised sums of metrics, and nothing else)" in (
+        promise.sentence
+    )
+    assert "a step, 5 steps; none for the 2 sums of metrics." in promise.sentence
+
+
 def test_off_promises_nothing_and_states_no_epsilon():
     config = parse(defaults() | {"privacy.mode": "off"})
     promise = promise_of(config, 0.0, seeded=False)

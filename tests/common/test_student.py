@@ -2,13 +2,17 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from common.errors import DataFormatError
+from common.losses import multinomial
 from common.student import (
     StudentSpec,
     build,
     interpolate,
+    is_bounded,
     load_student,
     normalise_history,
     random_state,
@@ -104,3 +108,46 @@ def test_a_file_that_is_no_student_is_refused(tmp_path):
     save_file(state(), path)
     with pytest.raises(DataFormatError, match="expected format tutela-student-1"):
         load_student(path)
+
+
+def state_of(**tensors: float) -> dict[str, torch.Tensor]:
+    names = {"encoder": "encoder.weight", "decoder": "decoder.weight"}
+    names["bias"] = "decoder.bias"
+    sizes = shapes(WIDE)
+    return {
+        full: torch.full(sizes[full], tensors.get(short, 0.1))
+        for short, full in names.items()
+    }
+
+
+WIDE = StudentSpec(1000, 32, 20.0, 0.5)
+
+
+@pytest.mark.parametrize("name", ["encoder", "decoder", "bias"])
+@pytest.mark.parametrize("value", [1e30, -1e30, float("nan"), float("inf")])
+def test_a_student_that_could_overflow_is_not_bounded(name: str, value: float):
+    assert is_bounded(WIDE, state_of())
+    assert not is_bounded(WIDE, state_of(**{name: value}))
+
+
+@given(
+    st.floats(-12, 25), st.floats(-12, 25), st.floats(-12, 25), st.integers(0, 2**32)
+)
+def test_no_history_makes_a_bounded_student_overflow(encoder, decoder, bias, seed):
+    """Forward and backward, with every size of history and of targets."""
+    state = state_of(encoder=10**encoder, decoder=10**decoder, bias=10**bias)
+    if not is_bounded(WIDE, state):
+        return
+    generator = torch.Generator().manual_seed(seed)
+    signs = {
+        n: v * torch.randn(v.shape, generator=generator).sign()
+        for n, v in state.items()
+    }
+    student = build(WIDE, signs)
+    history = torch.zeros(3, WIDE.num_items)
+    history[0, :1], history[1, :500], history[2] = 1.0, 1.0, 1.0
+    losses = multinomial(student(history), history)
+    losses.sum().backward()
+    for parameter in student.parameters():
+        assert bool(torch.isfinite(parameter.grad).all())
+        assert bool(torch.isfinite((parameter.grad**2).sum()))

@@ -1,5 +1,7 @@
 """The wire: what goes in comes out, bit for bit, and nothing else does."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -14,7 +16,19 @@ from common.student import StudentSpec, random_state, shapes
 
 SPEC = StudentSpec(5, 3, 2.0, 0.5)
 STATE = random_state(SPEC, torch.Generator().manual_seed(0))
-HEADER = wire.RoundHeader("17446744073709551615", 3, "ab" * 32)
+HEADER = wire.RoundHeader(
+    run="17446744073709551615",
+    name="movies",
+    number=3,
+    nonce="0f" * 16,
+    catalogue="ab" * 32,
+    acknowledged="cd" * 32,
+    server="ef" * 32,
+    signature="01" * 64,
+)
+REPLY = wire.ReplyHeader(HEADER.run, HEADER.number, HEADER.nonce, "23" * 32)
+#: A header says nothing of these: the server signed or heard nothing yet.
+MAY_BE_EMPTY = ("acknowledged", "server", "signature")
 
 
 def unpack(arrays):
@@ -78,43 +92,122 @@ def test_a_misfitting_tensor_is_named(values):
         unpack(plain() | {"decoder.bias": values})
 
 
+def sent(header, **changes) -> RecordDict:
+    record = {**wire.pack_header(header), **changes}
+    kept = {name: value for name, value in record.items() if value is not None}
+    return RecordDict({wire.ROUND: ConfigRecord(kept)})
+
+
 def test_a_header_round_trips():
-    content = RecordDict({wire.ROUND: wire.pack_header(HEADER)})
-    assert wire.unpack_header(content) == HEADER
+    assert wire.unpack_header(sent(HEADER)) == HEADER
+    bare = replace(HEADER, **dict.fromkeys(MAY_BE_EMPTY, ""))
+    assert wire.unpack_header(sent(bare)) == bare
+
+
+def test_a_reply_header_round_trips():
+    assert wire.unpack_reply_header(sent(REPLY)) == REPLY
+    nothing_charged = replace(REPLY, receipt=wire.NO_RECEIPT)
+    assert wire.unpack_reply_header(sent(nothing_charged)) == nothing_charged
+
+
+def test_a_reply_weighs_the_same_whether_it_was_charged_or_not():
+    free = replace(REPLY, receipt=wire.NO_RECEIPT)
+    assert wire.num_bytes(sent(REPLY)) == wire.num_bytes(sent(free))
+
+
+def test_bytes_of_a_header_with_empty_texts_can_be_counted():
+    bare = replace(HEADER, **dict.fromkeys(MAY_BE_EMPTY, ""))
+    assert 0 < wire.num_bytes(sent(bare)) < wire.num_bytes(sent(HEADER))
 
 
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"protocol": 2}, "version 1, got 2"),
-        ({"run": 5}, "header"),
-        ({"round": "1"}, "header"),
-        ({"catalogue": 1}, "header"),
+        ({"protocol": 1}, "version 2, got 1"),
+        ({"protocol": 3}, "version 2, got 3"),
+        ({"run": 5}, "'run'"),
+        ({"run": "1" * 21}, "'run'"),
+        ({"run": "-1"}, "'run'"),
+        ({"name": ""}, "'name'"),
+        ({"name": "a" * 65}, "'name'"),
+        ({"name": "two\nlines"}, "'name'"),
+        ({"number": "1"}, "'number'"),
+        ({"number": True}, "'number'"),
+        ({"number": 1.0}, "'number'"),
+        ({"number": 0}, "'number'"),
+        ({"number": 2**31}, "'number'"),
+        ({"nonce": "0f" * 15}, "'nonce'"),
+        ({"nonce": "0F" * 16}, "'nonce'"),
+        ({"nonce": "0f" * 16 + "\n"}, "'nonce'"),
+        ({"catalogue": 1}, "'catalogue'"),
+        ({"acknowledged": "cd" * 31}, "'acknowledged'"),
+        ({"server": "xy" * 32}, "'server'"),
+        ({"signature": "01" * 32}, "'signature'"),
     ],
 )
 def test_another_header_is_refused(change, text):
-    record = ConfigRecord({**wire.pack_header(HEADER), **change})
     with pytest.raises(ProtocolError, match=text):
-        wire.unpack_header(RecordDict({wire.ROUND: record}))
+        wire.unpack_header(sent(HEADER, **change))
 
 
-@pytest.mark.parametrize("key", ["protocol", "run", "round", "catalogue"])
-def test_a_header_is_whole(key):
-    whole = wire.pack_header(HEADER)
-    part = ConfigRecord({name: whole[name] for name in whole if name != key})
-    with pytest.raises(ProtocolError):
-        wire.unpack_header(RecordDict({wire.ROUND: part}))
+@pytest.mark.parametrize(
+    "change", [{"receipt": "23" * 31}, {"receipt": ""}, {"nonce": "x"}, {"number": 0}]
+)
+def test_another_reply_header_is_refused(change):
+    with pytest.raises(ProtocolError, match=f"'{next(iter(change))}'"):
+        wire.unpack_reply_header(sent(REPLY, **change))
+
+
+def test_a_refusal_does_not_repeat_what_came():
+    with pytest.raises(ProtocolError) as caught:
+        wire.unpack_header(sent(HEADER, nonce="titanic", name="a" * 65))
+    assert "['name', 'nonce']" in str(caught.value)
+    assert "titanic" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("unpack", "header"),
+    [(wire.unpack_header, HEADER), (wire.unpack_reply_header, REPLY)],
+)
+def test_a_header_is_whole(unpack, header):
+    for key in set(wire.pack_header(header)) - set(MAY_BE_EMPTY):
+        with pytest.raises(ProtocolError):
+            unpack(sent(header, **{key: None}))
     with pytest.raises(ProtocolError, match="'round'"):
-        wire.unpack_header(RecordDict())
+        unpack(RecordDict())
+
+
+def test_metric_sums_round_trip():
+    sums = np.float32([1.5, -2.25, 30.0])
+    content = RecordDict({wire.METRICS: wire.pack_sums(sums)})
+    np.testing.assert_array_equal(wire.unpack_sums(content), sums)
+
+
+@pytest.mark.parametrize(
+    "sums",
+    [np.float32([1, 2]), np.float64([1, 2, 3]), np.float32([1, 2, np.nan])],
+)
+def test_other_sums_are_refused(sums):
+    content = RecordDict({wire.METRICS: wire.pack_sums(sums)})
+    with pytest.raises(ProtocolError, match=r"^metrics/sums: expected"):
+        wire.unpack_sums(content)
+    with pytest.raises(ProtocolError, match="'metrics'"):
+        wire.unpack_sums(RecordDict())
+
+
+def test_no_user_adds_more_than_the_metric_norm():
+    best = np.ones(len(wire.METRIC_NAMES) + 1)
+    assert np.linalg.norm(best) == pytest.approx(wire.METRIC_NORM)
+    assert {"sums": best.shape} == wire.METRIC_SHAPES
 
 
 def test_soft_labels_round_trip():
-    sent = labels()
-    content = RecordDict({wire.SOFT_LABELS: wire.pack_soft_labels(sent)})
+    went_out = labels()
+    content = RecordDict({wire.SOFT_LABELS: wire.pack_soft_labels(went_out)})
     back = wire.unpack_soft_labels(content)
-    assert (back.proxy != sent.proxy).nnz == 0
+    assert (back.proxy != went_out.proxy).nnz == 0
     for part in ("item", "logit", "scale", "centre"):
-        came, went = getattr(back, part), getattr(sent, part)
+        came, went = getattr(back, part), getattr(went_out, part)
         assert came.dtype == went.dtype
         assert np.array_equal(came, went)
 

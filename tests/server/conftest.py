@@ -1,13 +1,66 @@
-"""Validation users who all want item 5, and students that do or do not rank it."""
+"""A grid of scripted clients; validation users who all want item 5."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from flwr.app import Error, Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
 
+from common import wire
 from common.student import StateDict, StudentSpec, shapes
+
+RUN_ID = 7
+
+
+class FakeGrid:
+    """Answers each message by the node's behaviour, and keeps what it was sent."""
+
+    def __init__(self, behaviours, *, backwards: bool = False) -> None:
+        self.behaviours, self.backwards = behaviours, backwards
+        self.sent: list[Message] = []
+        TaskIdentity.run_id, TaskIdentity.node_id = RUN_ID, 1
+        TaskIdentity.task_id = 1
+
+    def get_node_ids(self) -> list[int]:
+        return list(self.behaviours)
+
+    def send_and_receive(self, messages, *, timeout=None) -> list[Message]:
+        messages = list(messages)
+        self.sent += messages
+        replies = [self._reply(message) for message in messages]
+        return replies[::-1] if self.backwards else replies
+
+    def _reply(self, message: Message) -> Message:
+        made = self.behaviours[message.metadata.dst_node_id](message)
+        return Message(made, reply_to=message)
+
+    def headers(self, kind: str | None = None) -> list[wire.RoundHeader]:
+        """Of the messages sent so far, of one kind or of all."""
+        return [
+            wire.unpack_header(message.content)
+            for message in self.sent
+            if kind in (None, message.metadata.message_type)
+        ]
+
+
+def replying(content=None, **changes) -> Callable[[Message], RecordDict]:
+    """A client that echoes the header, some facts of it changed."""
+
+    def answer(message: Message) -> RecordDict:
+        header = wire.unpack_header(message.content)
+        reply = wire.ReplyHeader(header.run, header.number, header.nonce)
+        reply = replace(reply, **changes)
+        return RecordDict({**(content or {}), wire.ROUND: wire.pack_header(reply)})
+
+    return answer
+
+
+def failing(reason: str) -> Callable[[Message], Error]:
+    return lambda message: Error(code=0, reason=reason)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
 """Aggregation, by hand and against torch."""
 
 import itertools
+import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +13,7 @@ from server.aggregation import (
     OptimiserState,
     fedadam,
     fedavg,
+    mean_metrics,
     running_average,
     weighted_mean,
 )
@@ -85,3 +88,42 @@ def test_fedavg_by_hand_over_two_tensors_and_unequal_sizes() -> None:
     assert moved["a"].tolist() == [4.5]
     assert moved["b"].tolist() == [[1.5, 0.5]]
     assert start["a"].tolist() == [1.0], "the student before is left alone"
+
+
+def test_mean_metrics_by_hand() -> None:
+    """Two clients of 6 and 4 noised users; three entries each, σ = 2."""
+    sums = [np.float32([3.0, 1.5, 6.0]), np.float32([1.0, 0.5, 4.0])]
+    found = mean_metrics(sums, 2.0)
+    # Each of the two sums has noise of deviation 2·√3; a mean divides by 10 users.
+    expected = {"ndcg@10": 0.4, "recall@20": 0.2, "users": 10.0}
+    deviation = 2.0 * math.sqrt(3) * math.sqrt(2) / 10
+    assert found == pytest.approx(expected | {"noise_deviation": deviation})
+
+
+def test_mean_metrics_of_one_client_without_noise_are_the_plain_means() -> None:
+    found = mean_metrics([np.float32([2.0, 1.0, 4.0])], 0.0)
+    expected = {"ndcg@10": 0.5, "recall@20": 0.25, "users": 4.0, "noise_deviation": 0.0}
+    assert found == expected
+
+
+@pytest.mark.parametrize("users", [-3.0, 0.0, 0.5])
+def test_mean_metrics_never_divide_by_less_than_one_user(users) -> None:
+    found = mean_metrics([np.float32([0.5, -0.5, users])], 1.0)
+    assert (found["ndcg@10"], found["recall@20"]) == (0.5, -0.5)
+    assert found["users"] == users, "the noised number stays as it came"
+    assert found["noise_deviation"] == pytest.approx(math.sqrt(3))
+
+
+def test_mean_metrics_have_the_noise_they_state() -> None:
+    """100 users with metrics (0.3, 0.6): the spread of many noised means."""
+    rng = np.random.default_rng(0)
+    truth, noise = np.array([30.0, 60.0, 100.0]), 0.5
+    means, deviation = [], 0.0
+    for _ in range(4000):
+        noised = truth + rng.normal(size=3) * noise * math.sqrt(3)
+        found = mean_metrics([noised.astype(np.float32)], noise)
+        means.append(found["ndcg@10"])
+        deviation = found["noise_deviation"]
+    assert np.mean(means) == pytest.approx(0.3, abs=1e-3)
+    # The divisor's own noise adds a little: √(1 + 0.3²) of it here.
+    assert np.std(means) == pytest.approx(deviation * math.sqrt(1.09), rel=0.06)

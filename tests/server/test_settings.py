@@ -11,7 +11,7 @@ from common.catalogue import SCHEMA as CATALOGUE_SCHEMA
 from common.catalogue import Catalogue, write_catalogue
 from common.errors import ConfigError, DataFormatError
 from common.interactions import SCHEMA
-from server.settings import locate, read_public_data
+from server.settings import locate, read_public_data, state_folder
 
 
 def table(*pairs: str) -> pl.DataFrame:
@@ -54,6 +54,23 @@ def test_the_node_names_its_folders_before_the_environment(monkeypatch) -> None:
         )
     )
     assert (folders.public, folders.out) == (Path("mine"), Path("env-out"))
+
+
+def context(**node_config) -> Context:
+    return Context(12, 1, node_config, RecordDict(), {"state": "theirs"})
+
+
+def test_what_outlives_a_run_has_a_folder_of_its_own(monkeypatch) -> None:
+    monkeypatch.setenv("TUTELA_STATE", "env-state")
+    assert locate(context(state="mine")).state == Path("mine")
+    assert locate(context()).state == state_folder() == Path("env-state")
+    monkeypatch.delenv("TUTELA_STATE")
+    monkeypatch.delenv("TUTELA_OUT", raising=False)
+    folders = locate(context())
+    assert folders.state == state_folder()
+    assert folders.state.name == "server"
+    assert "12" not in folders.state.parts, "the next run finds it again"
+    assert folders.out.name == "12"
 
 
 def test_public_data_by_hand(public: Path) -> None:

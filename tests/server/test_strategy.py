@@ -1,6 +1,7 @@
 """Rounds against a grid whose clients misbehave, and the safeguard."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -8,20 +9,25 @@ import polars as pl
 import pytest
 import scipy.sparse as sp
 import torch
-from flwr.app import Array, Error, Message, RecordDict
-from flwr.supercore.task_identity import TaskIdentity
+from flwr.app import Array, Message, RecordDict
 
 from common import wire
 from common.catalogue import SCHEMA, Catalogue
-from common.config import defaults, parse
+from common.config import defaults, parse, to_flat
 from common.errors import ConfigError, ProtocolError
-from common.student import StudentSpec, build, interpolate, random_state
+from common.signature import check_signature, public_key
+from common.soft_labels import encode
+from common.student import StudentSpec, build, interpolate, random_state, shapes
+from server.messages import Postbox
+from server.receipts import Receipts
 from server.records import Recorder, RoundRecord
 from server.safeguard import choose_weight, validate
 from server.settings import PublicData, read_public_data
 from server.strategy import Federation
+from tests.server.conftest import RUN_ID, FakeGrid, failing, replying
 
 SPEC = StudentSpec(6, 2, 1.0, 0.0)
+SECRET = bytes(range(32))
 START = random_state(SPEC, torch.Generator().manual_seed(0))
 ONES = {name: torch.ones_like(value) for name, value in START.items()}
 
@@ -40,57 +46,51 @@ def public_data() -> PublicData:
     )
 
 
-class FakeGrid:
-    """Answers each message by the node's behaviour."""
-
-    def __init__(self, behaviours, *, backwards: bool = False) -> None:
-        self.behaviours, self.backwards = behaviours, backwards
-        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 7, 1, 1
-
-    def get_node_ids(self):
-        return list(self.behaviours)
-
-    def send_and_receive(self, messages, *, timeout=None):
-        replies = [self._reply(message) for message in messages]
-        return replies[::-1] if self.backwards else replies
-
-    def _reply(self, message: Message) -> Message:
-        made = self.behaviours[message.metadata.dst_node_id](message)
-        if isinstance(made, Error):
-            return Message(made, reply_to=message)
-        return Message(made, reply_to=message)
-
-
 def honest(scale: float = 1.0, **changes):
-    def answer(message: Message) -> RecordDict:
-        header = wire.unpack_header(message.content)
-        header = wire.RoundHeader(
-            changes.get("run", header.run),
-            changes.get("number", header.number),
-            header.catalogue,
-        )
-        state = changes.get("state") or {n: v * scale for n, v in ONES.items()}
-        return RecordDict(
-            {wire.UPDATE: wire.pack_state(state), wire.ROUND: wire.pack_header(header)}
-        )
-
-    return answer
+    """A client whose every update, or sum of metrics, is the same."""
+    state = changes.pop("state", None) or {n: v * scale for n, v in ONES.items()}
+    update = replying({wire.UPDATE: wire.pack_state(state)}, **changes)
+    sums = np.float32([1.0, 2.0, 4.0]) * np.float32(scale)
+    answers = {
+        wire.TRAIN: update,
+        wire.EVALUATE: replying({wire.METRICS: wire.pack_sums(sums)}, **changes),
+        wire.DELIVER: replying(**changes),
+    }
+    return lambda message: answers[message.metadata.message_type](message)
 
 
-def run(tmp_path: Path, behaviours, rounds: int = 1, *, backwards: bool = False):
+def federation(tmp_path: Path, grid: FakeGrid, **overrides) -> Federation:
     flat = defaults() | {
-        "training.rounds": rounds,
         "aggregation.name": "fedavg",
         "aggregation.learning-rate": 1.0,
         "aggregation.average-from": 0.0,
     }
-    grid = FakeGrid(behaviours, backwards=backwards)
-    federation = Federation(
-        grid, "7", parse(flat), SPEC, public_data(), None, Recorder(tmp_path / "out")
+    config, public = parse(flat | overrides), public_data()
+    recorder = Recorder(tmp_path / "out")
+    postbox = Postbox(
+        grid,
+        str(RUN_ID),
+        config,
+        public.catalogue.digest,
+        SECRET,
+        Receipts(tmp_path / "state"),
+        recorder,
     )
-    last = list(federation.rounds(START, [0.5] * rounds))[-1]
+    return Federation(grid, config, SPEC, public, None, postbox, recorder)
+
+
+def lines_of(tmp_path: Path) -> list[dict]:
     lines = (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()
-    return last, [json.loads(line) for line in lines]
+    return [json.loads(line) for line in lines]
+
+
+def run(
+    tmp_path: Path, behaviours, rounds: int = 1, *, backwards: bool = False, **overrides
+):
+    grid = FakeGrid(behaviours, backwards=backwards)
+    running = federation(tmp_path, grid, **{"training.rounds": rounds} | overrides)
+    last = list(running.rounds(START, [0.5] * rounds))[-1]
+    return last, lines_of(tmp_path)
 
 
 nan = {name: value * float("nan") for name, value in ONES.items()}
@@ -100,9 +100,10 @@ short = {name: value[:1] for name, value in ONES.items()}
 @pytest.mark.parametrize(
     "bad",
     [
-        lambda message: Error(code=0, reason="refused"),
+        failing("refused"),
         honest(run="8"),
         honest(number=9),
+        honest(nonce="0" * 32),
         honest(state=nan),
         honest(state=short),
         lambda message: RecordDict(),
@@ -118,7 +119,7 @@ def test_a_bad_reply_costs_one_contribution_not_the_round(tmp_path, bad) -> None
 
 def test_a_round_without_any_update_stops_with_a_reason(tmp_path) -> None:
     with pytest.raises(ProtocolError, match="Round 1: every client failed"):
-        run(tmp_path, {1: lambda message: Error(code=0, reason="no")})
+        run(tmp_path, {1: failing("no")})
 
 
 def test_the_order_of_replies_does_not_change_the_student(tmp_path) -> None:
@@ -245,3 +246,124 @@ def test_an_infinite_epsilon_is_valid_json(tmp_path) -> None:
     line = (tmp_path / "metrics.jsonl").read_text()
     assert json.loads(line)["epsilon"] is None
     assert "Infinity" not in line
+
+
+OFF = {"privacy.mode": "off"}
+
+
+def test_metrics_are_measured_in_their_rounds_and_recorded(tmp_path) -> None:
+    """Sums (1, 2, 4) and (2, 4, 8): means 3/12 and 6/12 over 12 noised users."""
+    every = {"client-metrics.every": 2, "client-metrics.noise-multiplier": 3.0}
+    _, lines = run(tmp_path, {1: honest(), 2: honest(2.0)}, rounds=3, **every)
+    rounds = [line for line in lines if line["event"] == "round"]
+    assert [line["client_metrics"] is None for line in rounds] == [True, False, True]
+    assert rounds[1]["client_metrics"] == pytest.approx(
+        {
+            "ndcg@10": 0.25,
+            "recall@20": 0.5,
+            "users": 12.0,
+            "noise_deviation": 3.0 * math.sqrt(3) * math.sqrt(2) / 12,
+        }
+    )
+    measured = [line["round"] for line in lines if line.get("phase") == "measure"]
+    assert measured == [2]
+    assert ["measure" in line["seconds"] for line in rounds] == [False, True, False]
+
+
+def test_in_mode_off_no_noise_stands_in_the_metrics(tmp_path) -> None:
+    _, lines = run(tmp_path, {1: honest()}, **OFF, **{"client-metrics.every": 1})
+    assert lines[-1]["client_metrics"]["noise_deviation"] == 0.0
+    assert lines[-1]["client_metrics"]["users"] == 4.0
+
+
+def test_the_measured_student_is_the_released_one(tmp_path) -> None:
+    grid = FakeGrid({1: honest()})
+    asked = {"training.rounds": 3, "client-metrics.every": 3}
+    last = list(federation(tmp_path, grid, **asked).rounds(START, [0.5] * 3))[-1]
+    (sent,) = [m for m in grid.sent if m.metadata.message_type == wire.EVALUATE]
+    state = wire.unpack_state(sent.content, wire.STUDENT, shapes(SPEC))
+    for name, value in state.items():
+        assert torch.equal(value, last.released[name])
+        assert not torch.equal(value, last.student[name])
+
+
+def sums_of(sums) -> dict:
+    return {wire.METRICS: wire.pack_sums(sums)}
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        failing("no metrics"),
+        replying(),
+        replying(sums_of(np.float32([1, 2]))),
+        replying(sums_of(np.float32([1, 2, np.inf]))),
+        replying(sums_of(np.float64([1, 2, 3]))),
+        replying(sums_of(np.float32([1, 2, 3])), nonce="0" * 32),
+    ],
+)
+def test_bad_metrics_cost_themselves_alone(tmp_path, bad) -> None:
+    def only_trains(message: Message):
+        is_training = message.metadata.message_type == wire.TRAIN
+        return (honest() if is_training else bad)(message)
+
+    every = {"client-metrics.every": 1}
+    _, lines = run(tmp_path / "a", {1: only_trains, 2: honest()}, **every)
+    assert lines[-1]["client_metrics"]["users"] == 4.0
+    assert lines[-1]["survivors"] == 2
+    assert [line["event"] for line in lines].count("refusal") == 1
+    _, lines = run(tmp_path / "b", {1: only_trains}, **every)
+    assert lines[-1]["client_metrics"] is None
+    assert lines[-1]["survivors"] == 1
+
+
+def test_delivery_counts_who_took_the_very_student(tmp_path) -> None:
+    grid = FakeGrid({1: honest(), 2: failing("The client refused."), 3: honest()})
+    taken = federation(tmp_path, grid, **{"training.rounds": 4}).deliver(START)
+    assert taken == 2
+    refusal, delivery = lines_of(tmp_path)
+    assert (refusal["event"], refusal["round"]) == ("refusal", 4)
+    facts = {name: delivery[name] for name in ("event", "survivors", "num_clients")}
+    assert facts == {"event": "delivery", "survivors": 2, "num_clients": 3}
+    assert [m.metadata.dst_node_id for m in grid.sent] == [1, 2, 3]
+    for message in grid.sent:
+        assert message.metadata.message_type == wire.DELIVER
+        assert set(message.content) == {wire.STUDENT, wire.ROUND}
+        state = wire.unpack_state(message.content, wire.STUDENT, shapes(SPEC))
+        assert all(torch.equal(state[name], START[name]) for name in START)
+
+
+def test_a_delivery_that_nobody_takes_ends_the_run_in_peace(tmp_path) -> None:
+    grid = FakeGrid({1: failing("no")})
+    assert federation(tmp_path, grid).deliver(START) == 0
+    assert lines_of(tmp_path)[-1]["survivors"] == 0
+
+
+def test_every_message_of_a_run_is_signed_for_what_it_is(tmp_path) -> None:
+    grid = FakeGrid({1: honest(), 2: honest()})
+    asked = {"training.rounds": 2, "client-metrics.every": 2}
+    running = federation(tmp_path, grid, **asked)
+    running.deliver(list(running.rounds(START, [0.5] * 2))[-1].released)
+    kinds = [message.metadata.message_type for message in grid.sent[::2]]
+    assert kinds == [wire.TRAIN, wire.TRAIN, wire.EVALUATE, wire.DELIVER]
+    flat = to_flat(running.config)
+    for message, kind in zip(grid.sent[::2], kinds, strict=True):
+        header = wire.unpack_header(message.content)
+        assert header.server == public_key(SECRET)
+        check_signature(header, kind, message.content, flat)
+    assert len({header.nonce for header in grid.headers()}) == 4
+
+
+def test_soft_labels_travel_with_training_alone(tmp_path) -> None:
+    scores = np.random.default_rng(0).normal(size=(2, 6)).astype(np.float32)
+    labels = encode(scores, sp.csr_matrix(np.eye(2, 6, dtype=np.float32)), 3)
+    grid = FakeGrid({1: honest()})
+    plain = federation(tmp_path, grid, **{"training.rounds": 1})
+    running = Federation(
+        grid, plain.config, SPEC, plain.public, labels, plain.postbox, plain.recorder
+    )
+    list(running.rounds(START, [0.5]))
+    running.deliver(START)
+    train, deliver = grid.sent
+    assert set(train.content) == {wire.STUDENT, wire.SOFT_LABELS, wire.ROUND}
+    assert set(deliver.content) == {wire.STUDENT, wire.ROUND}

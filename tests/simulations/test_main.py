@@ -106,9 +106,23 @@ def test_json_is_a_line_an_event_and_the_results_last(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["round"] for line in lines if line.get("event") == "round"] == [1, 2]
-    assert lines[-1]["schema_version"] == 1
+    assert lines[-1]["schema_version"] == 2
     assert lines[-1]["seed"] == 3
     assert lines[-1]["promise"]["seeded"]
+    assert lines[-1]["command"].startswith("tutela simulate --out run --json")
+    assert str(tmp_path) not in json.dumps(lines[-1])
+
+
+@pytest.mark.parametrize(
+    "option", [("--bad-rows", "keep"), ("--duplicates", "drop"), ("--min-users", "0")]
+)
+def test_describe_refuses_other_choices(tmp_path: Path, option) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text("user,item,rating\n1,2,5\n")
+    done = tutela("data", "describe", str(path), *option)
+    assert done.returncode == 2
+    assert option[0] in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_describe_says_what_is_wrong_and_counts_repairs(tmp_path: Path) -> None:
@@ -118,6 +132,12 @@ def test_describe_says_what_is_wrong_and_counts_repairs(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "mine.csv, line 3, column 3 (value)" in done.stderr
     done = tutela("data", "describe", str(path), "--bad-rows", "drop", "--json")
+    facts = json.loads(done.stdout)[0]
+    few = "suppressed: fewer than 10 users"
+    assert (facts["interactions"], facts["users"]) == (few, few)
+    assert "items" not in facts
+    everything = ["--bad-rows", "drop", "--min-users", "1", "--json"]
+    done = tutela("data", "describe", str(path), *everything)
     facts = json.loads(done.stdout)[0]
     assert (facts["interactions"], facts["users"], facts["items"]) == (2, 2, 1)
     assert "dropped 1 for value" in facts["report"]
@@ -154,4 +174,6 @@ def test_partition_writes_what_a_client_reads(tmp_path: Path) -> None:
         "interactions.parquet",
         "catalogue.parquet",
         "settings.toml",
+        "id.key",
     }
+    assert (client / "id.key").stat().st_mode & 0o777 == 0o600

@@ -1,16 +1,27 @@
 """Dealing users out."""
 
+import hmac
+import re
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
+from client.settings import ANY, read_settings, witness_place
+from common.accounting import LEAST_NOISE
 from common.config import RunConfig, defaults, parse
 from common.errors import ConfigError
 from common.interactions import SCHEMA
 from simulations.datasets import load
-from simulations.partition import fold, split, translate, write_federation
+from simulations.partition import (
+    copy_clients,
+    fold,
+    split,
+    translate,
+    write_federation,
+    write_settings,
+)
 
 SET = "synthetic:num_users=120,num_items=40,interactions_per_user=10"
 
@@ -148,3 +159,117 @@ def test_an_impossible_partition_names_its_key(overrides, key: str) -> None:
     data = load(SET)
     with pytest.raises(ConfigError, match=key):
         split(data, data, config(**overrides))
+
+
+def settings_of(folder: Path, **overrides):
+    folder.mkdir(parents=True, exist_ok=True)
+    write_settings(folder, config(**overrides))
+    return read_settings(folder)
+
+
+def test_settings_allow_this_run_and_nothing_else(tmp_path: Path) -> None:
+    asked = {"run.name": "movies", "privacy.target-epsilon": 3.0, "privacy.delta": 1e-6}
+    found = settings_of(tmp_path / "clients" / "0002", **asked)
+    assert found.runs == ("movies",)
+    assert found.servers == ()
+    assert ANY not in found.runs
+    assert not found.allow_non_private
+    assert found.seed is None
+    assert found.least_noise_multiplier == LEAST_NOISE
+    budget = found.budget["user"]
+    assert set(found.budget) == {"user"}
+    assert (budget.target_epsilon, budget.delta) == (3.0, 1e-6)
+    assert budget.metrics_epsilon == 0.0
+    place = witness_place(tmp_path / "clients" / "0002", found).resolve()
+    assert place == (tmp_path / "witnesses" / "0002.json").resolve()
+
+
+def test_settings_follow_what_the_run_asks_for(tmp_path: Path) -> None:
+    seeded = settings_of(tmp_path / "a", **{"run.seed": 0})
+    assert seeded.seed == 0
+    assert settings_of(tmp_path / "b", **{"privacy.mode": "off"}).allow_non_private
+    measured = settings_of(tmp_path / "c", **{"client-metrics.every": 2})
+    assert measured.budget["user"].metrics_epsilon == 8.0
+    given = settings_of(tmp_path / "d", **{"privacy.noise-multiplier": 0.1})
+    assert given.least_noise_multiplier == 0.1
+    assert given.budget["user"].target_epsilon > 1e8
+    enough = settings_of(tmp_path / "e", **{"privacy.noise-multiplier": 1.0})
+    assert enough.least_noise_multiplier == LEAST_NOISE
+
+
+@pytest.fixture
+def federation(tmp_path: Path) -> Path:
+    data = load(SET)
+    write_federation(split(data, data, config()), tmp_path / "f", config())
+    return tmp_path / "f"
+
+
+def users(client: Path) -> list[str]:
+    rows = pl.read_parquet(client / "interactions.parquet")
+    assert rows.schema == SCHEMA
+    return rows["user"].unique(maintain_order=True).to_list()
+
+
+def test_clients_hold_keyed_hashes_of_their_users(federation: Path) -> None:
+    data = load(SET)
+    dealt = split(data, data, config())
+    for index, table in enumerate(dealt.clients):
+        client = federation / "clients" / f"{index:04d}"
+        found = users(client)
+        assert len(found) == table["user"].n_unique()
+        assert all(re.fullmatch("[0-9a-f]{32}", user) for user in found)
+        key = (client / "id.key").read_bytes()
+        outside = table["user"].unique(maintain_order=True).to_list()
+        digests = [hmac.new(key, u.encode(), "sha256").hexdigest() for u in outside]
+        assert found == [digest[:32] for digest in digests]
+        rows = pl.read_parquet(client / "interactions.parquet")
+        assert rows.drop("user").equals(table.drop("user"))
+
+
+def test_the_key_is_each_clients_own_and_for_its_owner_alone(federation: Path) -> None:
+    keys = list((federation / "clients").glob("*/id.key"))
+    assert len({path.read_bytes() for path in keys}) == len(keys) == 3
+    for path in keys:
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert path.with_name("interactions.parquet").stat().st_mode & 0o777 == 0o600
+    assert not list((federation / "server").glob("*.key"))
+
+
+def test_public_and_held_out_users_keep_their_ids(federation: Path) -> None:
+    known = set(load(SET).interactions["user"].to_list())
+    for name in ("server/interactions", "server/validation", "heldout/interactions"):
+        rows = pl.read_parquet(federation / f"{name}.parquet")
+        assert set(rows["user"].to_list()) < known
+
+
+def test_copied_clients_are_the_same_rows_in_another_world(
+    federation: Path, tmp_path: Path
+) -> None:
+    source = federation / "clients"
+    for name in ("ledger.sqlite", "reply-train.safetensors", "student.safetensors"):
+        (source / "0000" / name).write_bytes(b"of the first world")
+    before = {p: p.read_bytes() for p in source.rglob("*") if p.is_file()}
+    off = config(**{"privacy.mode": "off"})
+    copied = copy_clients(source, tmp_path / "other", off)
+    assert copied == tmp_path / "other" / "clients"
+    assert sorted(path.name for path in copied.iterdir()) == ["0000", "0001", "0002"]
+    for client in copied.iterdir():
+        assert {path.name for path in client.iterdir()} == {
+            "interactions.parquet",
+            "catalogue.parquet",
+            "settings.toml",
+        }
+        for name in ("interactions.parquet", "catalogue.parquet"):
+            theirs = source / client.name / name
+            assert (client / name).read_bytes() == theirs.read_bytes()
+        assert read_settings(client).allow_non_private
+        place = witness_place(client, read_settings(client)).resolve()
+        assert place.parent == (tmp_path / "other" / "witnesses").resolve()
+    assert before == {p: p.read_bytes() for p in source.rglob("*") if p.is_file()}
+    assert not read_settings(source / "0000").allow_non_private
+
+
+def test_a_copy_never_goes_over_another(federation: Path, tmp_path: Path) -> None:
+    copy_clients(federation / "clients", tmp_path / "other", config())
+    with pytest.raises(FileExistsError):
+        copy_clients(federation / "clients", tmp_path / "other", config())

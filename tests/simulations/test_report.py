@@ -9,6 +9,7 @@ import pytest
 
 import simulations.report
 from simulations.report import (
+    client_metrics,
     format_bytes,
     format_seconds,
     render_report,
@@ -153,6 +154,7 @@ def test_hostile_texts_stay_texts(example_results):
             "engine": HOSTILE,
             "command": HOSTILE,
             "config": {HOSTILE: HOSTILE},
+            "suppressed": HOSTILE,
             "versions": {HOSTILE: HOSTILE},
             "primary_metric": HOSTILE,
             "models": {"teacher": {HOSTILE: {"value": 0.1, "low": 0.1, "high": 0.1}}},
@@ -166,7 +168,58 @@ def test_hostile_texts_stay_texts(example_results):
 
     assert {"script", "img"}.isdisjoint(tag for tag, _ in page.tags)
     assert not any(key.startswith("on") for _, each in page.tags for key in each)
-    assert page.text.count(HOSTILE) >= 9
+    assert page.text.count(HOSTILE) >= 10
+
+
+SUPPRESSED = "Figures over held-out users are suppressed: fewer than 10 users."
+
+
+def test_suppression_is_said_where_the_figures_would_stand(example_results):
+    bare = {"models": {}, "verdict": None, "suppressed": SUPPRESSED}
+    text = page_of(example_results.model_copy(update=bare)).text
+
+    assert SUPPRESSED in text
+    assert "How well the models rank" not in text
+    assert "This run reached no verdict." in text
+    assert "suppressed" not in page_of(example_results).text
+
+
+def measured(results: Results) -> Results:
+    """Metrics on clients' users in every tenth round."""
+    found = {"ndcg@10": 0.1234, "recall@20": -0.0567}
+    found |= {"users": 612.5, "noise_deviation": 0.0089}
+    rounds = tuple(
+        each.model_copy(update={"client_metrics": None if each.round % 10 else found})
+        for each in results.rounds
+    )
+    return results.model_copy(update={"rounds": rounds})
+
+
+def test_metrics_of_clients_stand_in_their_rounds(example_results):
+    source = render_report(measured(example_results))
+
+    for name in ("ndcg@10", "recall@20", "users", "noise_deviation"):
+        assert f'<th scope="col">{name}</th>' in source
+    for value in ("0.1234", "-0.0567", "612.5000", "0.0089"):
+        assert source.count(f"<td>{value}</td>") == 4
+    assert source.count("<td>–</td>") - render_report(example_results).count(
+        "<td>–</td>"
+    ) == (36 * 4)
+    assert "the last column is the deviation of that noise" in Page(source).text
+
+
+def test_without_metrics_of_clients_there_is_no_column_for_them(example_results):
+    source = render_report(example_results)
+
+    assert "noise_deviation" not in source
+    assert "noised sums that the promise covers" not in source
+
+
+def test_names_of_client_metrics_come_in_the_order_first_met(example_results):
+    names = ["ndcg@10", "recall@20", "users", "noise_deviation"]
+    assert client_metrics(measured(example_results).rounds) == names
+    assert client_metrics(example_results.rounds) == []
+    assert client_metrics(()) == []
 
 
 def test_empty_interrupted_run_is_a_page(example_results):

@@ -43,16 +43,16 @@ def test_file_is_readable_json_with_its_version(example_results, tmp_path):
 
     text = (tmp_path / "results.json").read_text(encoding="utf-8")
 
-    assert json.loads(text)["schema_version"] == 1
+    assert json.loads(text)["schema_version"] == 2
     assert "ε = 7.998" in text
     assert json.loads(text)["config"]["safeguard.enabled"] is True
 
 
-@pytest.mark.parametrize("version", [2, 0, "1", None, True])
+@pytest.mark.parametrize("version", [1, 3, 0, "2", None, True])
 def test_another_version_is_refused(example_results, tmp_path, version):
     write_changed(example_results, tmp_path / "r.json", schema_version=version)
 
-    with pytest.raises(ConfigError, match=r"expected results of schema_version 1, got"):
+    with pytest.raises(ConfigError, match=r"expected results of schema_version 2, got"):
         read_results(tmp_path / "r.json")
 
 
@@ -70,7 +70,7 @@ def test_damaged_json_is_refused(tmp_path, text):
 def test_json_of_something_else_is_refused(tmp_path, tree):
     (tmp_path / "r.json").write_text(tree, encoding="utf-8")
 
-    with pytest.raises(ConfigError, match="schema_version 1, got None"):
+    with pytest.raises(ConfigError, match="schema_version 2, got None"):
         read_results(tmp_path / "r.json")
 
 
@@ -111,6 +111,31 @@ def test_failed_write_leaves_the_old_file_and_no_rubbish(
 
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_metrics_of_clients_and_suppression_round_trip(example_results, tmp_path):
+    found = {"ndcg@10": -0.1, "users": 611.5, "noise_deviation": 0.01}
+    first, *others = example_results.rounds
+    measured = first.model_copy(update={"client_metrics": found})
+    results = example_results.model_copy(
+        update={"rounds": (measured, *others), "suppressed": "too few"}
+    )
+    write_results(results, tmp_path / "r.json")
+
+    again = read_results(tmp_path / "r.json")
+
+    assert again == results
+    assert again.rounds[0].client_metrics == found
+    assert again.rounds[1].client_metrics is None
+    assert again.suppressed == "too few"
+
+
+def test_metrics_that_are_no_numbers_are_refused(example_results):
+    round_ = example_results.rounds[0].model_dump()
+    bad = {"client_metrics": {"ndcg@10": math.nan}}
+
+    with pytest.raises(ValidationError, match="client_metrics"):
+        module.RoundRecord.model_validate(round_ | bad)
 
 
 def test_results_are_frozen(example_results):
@@ -192,5 +217,5 @@ def test_every_model_is_documented():
 def test_schema_names_the_version_and_refuses_more():
     schema = results_schema()
 
-    assert schema["properties"]["schema_version"]["const"] == 1
+    assert schema["properties"]["schema_version"]["const"] == 2
     assert schema["additionalProperties"] is False

@@ -103,3 +103,14 @@ def test_a_run_without_models(example_results):
     )
 
     assert "INTERRUPTED after 0 rounds." in plain_text(empty)
+
+
+def test_suppression_is_said_in_place_of_the_figures(example_results):
+    why = "Figures over held-out users are suppressed: fewer than 10 users."
+    bare = {"models": {}, "verdict": None, "suppressed": why}
+    text = flat(plain_text(example_results.model_copy(update=bare)))
+
+    assert text.index(why) < text.index(flat(example_results.promise.sentence))
+    assert "95 % intervals" not in text
+    assert "Verdict" not in text
+    assert "suppressed" not in plain_text(example_results)

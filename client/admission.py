@@ -1,0 +1,125 @@
+"""What a message asks for, in public numbers: the charge it would make.
+
+Client only. It reads the message, the run's configuration and the client's settings,
+and never a private row: a refusal can depend on none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from flwr.app import Context, Message
+
+from client.budget import check_consent
+from client.chain import Charge
+from client.settings import ClientSettings, locate, read_settings
+from common import wire
+from common.accounting import noise_multiplier, planned_events, releases
+from common.catalogue import Catalogue, read_catalogue
+from common.config import RunConfig, parse, to_flat
+from common.errors import ProtocolError
+from common.folders import CATALOGUE
+from common.signature import check_signature
+from common.soft_labels import SoftLabels, check
+from common.student import Student, build, is_bounded, shapes, spec_of
+
+
+@dataclass(frozen=True)
+class Request:
+    """A message whose sender the client consented to.
+
+    Attributes:
+        charge: what an answer costs; ``None`` where nothing private leaves.
+    """
+
+    folder: Path
+    settings: ClientSettings
+    header: wire.RoundHeader
+    kind: str
+    charge: Charge | None
+
+
+def read_request(message: Message, context: Context) -> Request:
+    """Read a message as far as its public facts.
+
+    Raises:
+        NoConsent: if the client's owner named neither the run nor its server.
+        ProtocolError: if the message does not fit the protocol or its signature.
+        ConfigError: if settings or configuration are damaged.
+    """
+    folder = locate(context)
+    settings = read_settings(folder, context.node_config)
+    config = parse(context.run_config)
+    header = wire.unpack_header(message.content)
+    kind = message.metadata.message_type
+    if header.server:
+        check_signature(header, kind, message.content, to_flat(config))
+    if header.name != config.run.name:
+        raise ProtocolError("Expected the run's own name in the header.")
+    check_consent(settings, header.name, header.server)
+    _check_content(message, config, folder)
+    charge = None
+    if kind != wire.DELIVER:
+        charge = _charge(header, kind, config, seeded=settings.seed is not None)
+    return Request(folder, settings, header, kind, charge)
+
+
+def student_of(message: Message, config: RunConfig, catalogue: Catalogue) -> Student:
+    """The student that came, for the catalogue declared to this client.
+
+    Raises:
+        ProtocolError: if it is made for another catalogue, of another shape, not
+            finite, or so large that it could overflow on some history.
+    """
+    if wire.unpack_header(message.content).catalogue != catalogue.digest:
+        raise ProtocolError(
+            "Expected the catalogue declared to this client, got another's digest."
+        )
+    spec = spec_of(config.student, catalogue.num_items)
+    state = wire.unpack_state(message.content, wire.STUDENT, shapes(spec))
+    if not is_bounded(spec, state):
+        raise ProtocolError(
+            "Expected a student that cannot overflow, got large values."
+        )
+    return build(spec, state)
+
+
+def labels_of(message: Message, catalogue: Catalogue) -> SoftLabels | None:
+    """The soft labels that came, if any.
+
+    Raises:
+        ProtocolError: if they do not fit the catalogue.
+    """
+    labels = wire.unpack_soft_labels(message.content)
+    if labels is not None:
+        check(labels, catalogue.num_items)
+    return labels
+
+
+def _check_content(message: Message, config: RunConfig, folder: Path) -> None:
+    """A message that could not be answered must not cost a charge."""
+    catalogue = read_catalogue(folder / CATALOGUE)
+    student_of(message, config, catalogue)
+    labels_of(message, catalogue)
+
+
+def _charge(
+    header: wire.RoundHeader, kind: str, config: RunConfig, *, seeded: bool
+) -> Charge:
+    noise = noise_multiplier(config)
+    event = releases(config, noise, header.number).get(kind)
+    if event is None:
+        raise ProtocolError(
+            "Expected a message that the run's own configuration announces."
+        )
+    return Charge(
+        header.run,
+        header.name,
+        header.number,
+        header.nonce,
+        kind,
+        event,
+        planned_events(config, noise),
+        seeded,
+    )

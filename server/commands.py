@@ -1,0 +1,24 @@
+"""The server's verbs. Heavy packages are imported inside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def server_key(
+    state: Annotated[
+        Path | None, typer.Option(help="The server's state folder, if another.")
+    ] = None,
+) -> None:
+    """Print the server's public key, which clients may name in their settings."""
+    from common.durable_files import read_or_create_secret
+    from common.folders import SERVER_KEY
+    from common.signature import public_key
+    from server.settings import state_folder
+
+    typer.echo(
+        public_key(read_or_create_secret((state or state_folder()) / SERVER_KEY))
+    )
