@@ -5,7 +5,6 @@ Heavy packages are imported inside the verbs, so that ``--help`` is quick.
 
 from __future__ import annotations
 
-import shlex
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -13,8 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from common.errors import ConfigError, TutelaError
+from client.commands import import_rows, ledger_app
+from common.command_line import run
+from common.errors import ConfigError
 from common.folders import CATALOGUE, CONFIG, REPORT, STUDENT
+from server.commands import server_key
 from simulations.data_commands import data_app
 
 if TYPE_CHECKING:
@@ -29,6 +31,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data_app, name="data")
+app.add_typer(ledger_app, name="ledger")
+app.command("import")(import_rows)
+app.command("server-key")(server_key)
 
 
 class Engine(StrEnum):
@@ -67,6 +72,7 @@ def simulate(
 ) -> None:
     """Train over a simulated federation; write results and a report."""
     from simulations.experiment import run_experiment
+    from simulations.shareable import shareable_command
     from simulations.table import print_results
 
     settings = _config(config, assignments, seed)
@@ -76,7 +82,7 @@ def simulate(
         out,
         engine=engine.value,
         as_json=as_json,
-        command=shlex.join(["tutela", *sys.argv[1:]]),
+        command=shareable_command(["tutela", *sys.argv[1:]]),
     )
     if as_json:
         typer.echo(results.model_dump_json())
@@ -194,11 +200,7 @@ def _print_items(catalogue: Catalogue, found: TopK, title: str) -> None:
 
 def main() -> None:
     """Run the command; our own errors are one line and exit code 2."""
-    try:
-        app()
-    except TutelaError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise SystemExit(2) from None
+    run(app)
 
 
 if __name__ == "__main__":
