@@ -31,7 +31,8 @@ def check_consent(settings: ClientSettings, name: str, server: str) -> None:
         NoConsent: if neither.
     """
     by_name = ANY in settings.runs or name in settings.runs
-    if not by_name and (not server or server not in settings.servers):
+    by_key = server != "" and server in {key.lower() for key in settings.servers}
+    if not by_name and not by_key:
         raise NoConsent(
             "Neither the run's name is in the settings' runs nor its server's key "
             "in their servers; add one of them to take part."
@@ -110,7 +111,7 @@ def _check_plan(charge: Charge, earlier: Sequence[Charge]) -> None:
     """Every charge of a run keeps to what the run declared at its first."""
     declared = earlier[0].plan if earlier else charge.plan
     done = merged([*(each.event for each in earlier), charge.event])
-    allowed = {replace(event, steps=0): event.steps for event in declared}
+    allowed = {replace(event, steps=0): event.steps for event in merged(declared)}
     if charge.plan != declared or any(
         event.steps > allowed.get(replace(event, steps=0), 0) for event in done
     ):

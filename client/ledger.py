@@ -12,7 +12,7 @@ import os
 import secrets
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -194,12 +194,11 @@ def inspect_ledger(folder: Path, place: Path) -> tuple[str, list[LedgerEntry]]:
             "Expected a ledger in this folder, found none; it begins with the first "
             "round."
         )
-    _check_length(path)
-    with named_faults():
+    with _truncation_named(path), named_faults():
         address = f"{path.resolve().as_uri()}?mode=ro"
         connection = sqlite3.connect(address, uri=True, timeout=5)
-    with closing(connection):
-        ledger, entries = _read(connection)
+        with closing(connection):
+            ledger, entries = _read(connection)
     compare(ledger, entries, witness)
     return ledger, entries
 
@@ -211,10 +210,13 @@ def _opened(
     """Lock, begin where there is nothing yet, verify the chain."""
     if not folder.is_dir():
         raise ConfigError("Expected the client's folder, found none.")
-    with _only_writer(folder):
-        connection = _connect(folder / LEDGER, begun=_is_witnessed(place))
-        with closing(connection):
-            yield Ledger(connection, place, clock)
+    path = folder / LEDGER
+    with _only_writer(folder), ExitStack() as stack:
+        with _truncation_named(path):
+            connection = _connect(path, begun=_is_witnessed(place))
+            stack.enter_context(closing(connection))
+            ledger = Ledger(connection, place, clock)
+        yield ledger
 
 
 def _is_witnessed(place: Path) -> bool:
@@ -243,8 +245,9 @@ def _connect(path: Path, *, begun: bool) -> sqlite3.Connection:
         if begun and not path.exists():
             raise LedgerFault(Fault.MISSING)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-        if begun:
-            _check_length(path)
+        if begun and path.stat().st_size == 0:
+            # SQLite would begin anew in an empty file.
+            raise LedgerFault(Fault.TRUNCATED)
         connection = sqlite3.connect(path, isolation_level=None, timeout=0)
         try:
             connection.execute("PRAGMA journal_mode=WAL")
@@ -282,12 +285,26 @@ def _read(connection: sqlite3.Connection) -> tuple[str, list[LedgerEntry]]:
     return ids[0][0], check_chain(ids[0][0], rows)
 
 
-def _check_length(path: Path) -> None:
-    """Whether the file is as long as its own header says (SQLite's file format)."""
+@contextmanager
+def _truncation_named(path: Path) -> Iterator[None]:
+    """Damage to a file shorter than it says it is has a name of its own."""
+    try:
+        yield
+    except LedgerFault as error:
+        if error.fault is Fault.DAMAGED and _is_short(path):
+            raise LedgerFault(Fault.TRUNCATED) from None
+        raise
+
+
+def _is_short(path: Path) -> bool:
+    """Whether the file is shorter than its own header says (SQLite's file format).
+
+    By itself this is no fault: killed while it copies its log into the file, SQLite
+    leaves it so, and mends it from the log when it is opened again.
+    """
     with named_faults(), path.open("rb") as file:
         header = file.read(100)
+        size = os.fstat(file.fileno()).st_size
     page_size = int.from_bytes(header[16:18], "big")
     page_size = 65536 if page_size == 1 else page_size
-    pages = int.from_bytes(header[28:32], "big")
-    if len(header) < 100 or path.stat().st_size < page_size * pages:
-        raise LedgerFault(Fault.TRUNCATED)
+    return len(header) < 100 or size < page_size * int.from_bytes(header[28:32], "big")

@@ -23,6 +23,9 @@ FlatConfig = dict[str, Scalar]
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
+#: Far outside of use, and far from where 32-bit numbers round to nothing or overflow:
+#: noise has to be added to what it hides.
+Scale = Annotated[float, Field(ge=1e-8, le=1e8, allow_inf_nan=False)]
 #: A server may not keep a client busy for ever.
 Many = Annotated[int, Field(ge=1, le=100_000)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -91,7 +94,7 @@ class StudentShape(Section):
     """The small model that travels."""
 
     dim: PositiveInt
-    logit_scale: Positive
+    logit_scale: Scale
     history_exponent: NonNegative
 
 
@@ -110,7 +113,7 @@ class Training(Section):
 
     rounds: Many
     local_steps: Many
-    learning_rate: Positive
+    learning_rate: Scale
     target_fraction: Fraction
     chunk_users: PositiveInt
 
@@ -122,7 +125,7 @@ class Privacy(Section):
     target_epsilon: Positive
     noise_multiplier: NonNegative
     delta: Fraction
-    max_grad_norm: Positive
+    max_grad_norm: Scale
     sample_rate: Annotated[float, Field(gt=0, le=1)]
     declared_users: PositiveInt
 

@@ -168,6 +168,18 @@ def test_metrics_need_a_share_of_their_own() -> None:
     check_charge(charge(2, plan=plan), entries(*made[:2]), share)
 
 
+def test_training_and_metrics_of_one_mechanism_are_told_apart_by_no_one() -> None:
+    """Both unsampled at one noise: the plan allows the steps of the two together."""
+    event = DpEvent(5.0, 1.0, 1)
+    plan = (replace(event, steps=4), replace(event, steps=2))
+    share = settings(metrics_epsilon=1e6)
+    made = [charge(n, event, plan) for n in range(1, 5)]
+    made += [charge(n, event, plan, purpose="evaluate") for n in (2, 4)]
+    for number, each in enumerate(made):
+        check_charge(each, entries(*made[:number]), share)
+    refused(charge(7, event, plan), made, by=share, match="declared")
+
+
 def test_metrics_count_in_the_whole_budget_as_well() -> None:
     metric = DpEvent(5.0, 1.0, 1)
     plan = (PLAN, metric)
@@ -213,6 +225,7 @@ def test_consent_is_by_name_or_by_key() -> None:
     check_consent(named, "movies", "")
     check_consent(named, "movies", "cd" * 32)
     check_consent(named, "books", "ab" * 32)
+    check_consent(ClientSettings(servers=("AB" * 32,)), "books", "ab" * 32)
     check_consent(ClientSettings(runs=("*",)), "anything", "")
     for name, server in (("books", ""), ("books", "cd" * 32), ("*", ""), ("", "")):
         with pytest.raises(NoConsent):

@@ -14,7 +14,7 @@ import pytest
 
 from client.chain import Charge, hash_of
 from client.faults import ADVICE, Fault, LedgerFault
-from client.ledger import accept, inspect_ledger, open_ledger
+from client.ledger import _is_short, accept, inspect_ledger, open_ledger
 from client.witness import Witness, read_witness, write_witness
 from common.accounting import DpEvent
 from common.errors import ConfigError, LedgerError
@@ -161,6 +161,23 @@ def test_a_truncated_file_is_named(home, place, keep: int) -> None:
     with path.open("r+b") as file:
         file.truncate(keep)
     assert both(home, place) is Fault.TRUNCATED
+
+
+def test_a_file_that_its_log_completes_is_whole(home, place) -> None:
+    """Killed while the log is copied: the header is new, the last pages to come."""
+    charged(home, place, *range(1, 12))
+    path = home / "ledger.sqlite"
+    with open_ledger(home, place) as ledger:
+        for number in range(12, 24):
+            ledger.append(charge(number))
+        log = (home / "ledger.sqlite-wal").read_bytes()
+        before = path.stat().st_size
+    assert path.stat().st_size > before
+    with path.open("r+b") as file:
+        file.truncate(before)
+    assert _is_short(path)
+    (home / "ledger.sqlite-wal").write_bytes(log)
+    assert len(charged(home, place, 99)) == 24
 
 
 def test_a_corrupted_page_is_found(home, place) -> None:

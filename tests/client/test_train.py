@@ -220,7 +220,8 @@ def test_a_student_that_grew_too_large_learns_from_nobody(monkeypatch) -> None:
         FLAT
         | {
             "training.local-steps": 3,
-            "training.learning-rate": 1e30,
+            "training.learning-rate": 1e8,
+            "privacy.max-grad-norm": 1e8,
             "privacy.sample-rate": 1.0,
         }
     )
