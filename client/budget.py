@@ -13,7 +13,15 @@ from dataclasses import replace
 
 from client.chain import Charge, LedgerEntry
 from client.settings import ANY, Budget, ClientSettings
-from common.accounting import LEAST_NOISE, DpEvent, Unit, epsilon, epsilon_rdp, merged
+from common.accounting import (
+    LEAST_NOISE,
+    DpEvent,
+    Unit,
+    epsilon,
+    epsilon_bound,
+    epsilon_rdp,
+    merged,
+)
 from common.errors import BudgetExhausted, NoConsent
 from common.wire import EVALUATE
 
@@ -100,7 +108,9 @@ def exceeds(events: Sequence[DpEvent], target: float, delta: float) -> bool:
         return True
     if epsilon_rdp(noisy, delta) > HOPELESS * (target + 1):
         return True
-    return epsilon(noisy, delta) > target or epsilon(events, delta) > target
+    if noisy != list(events) and epsilon(noisy, delta) > target:
+        return True
+    return epsilon_bound(events, delta) > target and epsilon(events, delta) > target
 
 
 def _events(charges: Sequence[Charge], unit: Unit) -> tuple[DpEvent, ...]:

@@ -5,12 +5,12 @@ Client only: it starts from what this client's ledger holds. Pure functions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from client.budget import exceeds
 from client.settings import Budget
-from common.accounting import DpEvent, calibrate, epsilon, merged
+from common.accounting import DpEvent, calibrate, epsilon, epsilon_bound, merged
 from common.errors import BudgetExhausted
 
 #: More rounds than this are as good as without end.
@@ -41,17 +41,29 @@ def rounds_left(spent: Sequence[DpEvent], one: DpEvent, budget: Budget) -> Plan:
     """
 
     def fits(rounds: int) -> bool:
-        events = [*spent, _times(one, rounds)] if rounds else list(spent)
-        return not exceeds(events, budget.target_epsilon, budget.delta)
+        return not exceeds(_after(spent, one, rounds), target, delta)
 
-    high = 1
-    while high < MOST_ROUNDS and fits(high):
-        high *= 2
-    low = high // 2
+    def fits_surely(rounds: int) -> bool:
+        return epsilon_bound(_after(spent, one, rounds), delta) <= target
+
+    target, delta = budget.target_epsilon, budget.delta
+    if any(event.noise_multiplier == 0 for event in (*spent, one)):
+        return _plan(spent, one, 0, budget)
+    # The quick bound never promises too much, and rarely too little.
+    low = _most(fits, _most(fits_surely, 0))
+    return _plan(spent, one, low, budget)
+
+
+def _most(fits: Callable[[int], bool], low: int) -> int:
+    """The most rounds that fit; ``low`` is known to, or is 0."""
+    step = 1
+    while low + step <= MOST_ROUNDS and fits(low + step):
+        low, step = low + step, 2 * step
+    high = low + step
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)
-    return _plan(spent, one, low, budget)
+    return low
 
 
 def noise_for(
@@ -78,22 +90,19 @@ def noise_for(
         rounds * one.steps,
         tuple(merged(spent)),
     )
-    found = DpEvent(noise, one.sample_rate, one.steps, unit=one.unit)
-    return _plan(spent, found, rounds, budget)
+    return _plan(spent, replace(one, noise_multiplier=noise), rounds, budget)
 
 
-def _times(one: DpEvent, rounds: int) -> DpEvent:
-    return DpEvent(
-        one.noise_multiplier, one.sample_rate, one.steps * rounds, unit=one.unit
-    )
+def _after(spent: Sequence[DpEvent], one: DpEvent, rounds: int) -> list[DpEvent]:
+    more = replace(one, steps=one.steps * rounds)
+    return [*spent, more] if rounds else list(spent)
 
 
 def _plan(spent: Sequence[DpEvent], one: DpEvent, rounds: int, budget: Budget) -> Plan:
-    events = [*spent, _times(one, rounds)] if rounds else list(spent)
     return Plan(
         rounds,
         one.noise_multiplier,
         one.sample_rate,
         one.steps,
-        epsilon(events, budget.delta),
+        epsilon(_after(spent, one, rounds), budget.delta),
     )

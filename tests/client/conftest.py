@@ -131,6 +131,19 @@ def folder(tmp_path: Path) -> Path:
     return write_folder(tmp_path / "0000", rows(8))
 
 
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """An empty folder for a ledger."""
+    (tmp_path / "0000").mkdir()
+    return tmp_path / "0000"
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """Where the witness of that ledger lies."""
+    return tmp_path / "elsewhere" / "witness.json"
+
+
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path_factory, monkeypatch) -> None:
     """Nothing is written into the home of whoever runs the tests."""

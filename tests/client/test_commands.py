@@ -18,7 +18,7 @@ from tests.client.test_ledger import change, charge
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    home = write_folder(tmp_path / "0000", rows(8), target_epsilon=20.0)
+    home = write_folder(tmp_path / "0000", rows(8), target_epsilon=6.0)
     place = witness_place(home, read_settings(home))
     for number in (1, 2, 3):
         with open_ledger(home, place) as ledger:
@@ -38,7 +38,7 @@ def tutela(*arguments: object) -> str:
 def test_show_says_what_was_spent_and_left(folder: Path) -> None:
     text = tutela("ledger", "show", folder)
     assert re.search(
-        r"user\s+1e-05\s+\d+\.\d{3}\s+\d+\.\d{3}\s+20\.000\s+\d+\.\d{3}", text
+        r"user\s+1e-05\s+\d+\.\d{3}\s+\d+\.\d{3}\s+6\.000\s+\d+\.\d{3}", text
     )
     assert "movies" in text
     assert "differentially" in text
@@ -49,8 +49,8 @@ def test_show_for_machines_holds_the_same(folder: Path) -> None:
     (column,) = found["columns"]
     assert [spent["delta"] for spent in column["spent"]] == [1e-5, 1e-7]
     assert column["spent"][0]["pld"] < column["spent"][0]["rdp"]
-    assert column["budget"]["target_epsilon"] == 20.0
-    assert column["left"] == pytest.approx(20.0 - column["spent"][0]["pld"])
+    assert column["budget"]["target_epsilon"] == 6.0
+    assert column["left"] == pytest.approx(6.0 - column["spent"][0]["pld"])
     assert [line["number"] for line in found["charges"]] == [1, 2, 3]
     assert found["runs"][0]["rounds"] == 3
     assert "differentially private" in found["sentence"]
@@ -116,11 +116,11 @@ def test_an_export_can_be_verified_elsewhere(folder: Path, tmp_path: Path) -> No
 
 def test_plan_goes_by_the_last_training(folder: Path) -> None:
     found = json.loads(
-        tutela("ledger", "plan", folder, "--noise-multiplier", 2.0, "--json")
+        tutela("ledger", "plan", folder, "--noise-multiplier", 4.0, "--json")
     )
     assert (found["sample_rate"], found["steps"]) == (0.5, 2)
     assert found["rounds"] > 0
-    assert found["epsilon_after"] <= found["target"] == 20.0
+    assert found["epsilon_after"] <= found["target"] == 6.0
     text = " ".join(tutela("ledger", "plan", folder, "--rounds", 4).split())
     assert text.startswith("4 more rounds fit, each of 2 steps at noise multiplier")
     assert "δ = 1e-05 per user (add or remove one user's rows" in text

@@ -149,17 +149,6 @@ def eval_line(text: str) -> list:
     return json.loads("[" + text.strip().replace("'", '"').replace("] ", "], ") + "]")
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    (tmp_path / "0000").mkdir()
-    return tmp_path / "0000"
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    return tmp_path / "elsewhere" / "witness.json"
-
-
 def test_a_database_that_may_not_grow_is_a_full_disk(home, place) -> None:
     """The same, by SQLite's own limit: it needs no mount."""
     with open_ledger(home, place) as ledger:

@@ -30,17 +30,6 @@ def charge(number: int = 1, **changes) -> Charge:
     return replace(made, **changes)
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    (tmp_path / "0000").mkdir()
-    return tmp_path / "0000"
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    return tmp_path / "elsewhere" / "witness.json"
-
-
 def charged(home: Path, place: Path, *numbers: int) -> list[str]:
     """Charge these rounds, each under a new opening; the hashes of all entries."""
     for number in numbers:

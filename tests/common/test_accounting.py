@@ -16,6 +16,7 @@ from common.accounting import (
     DpEvent,
     calibrate,
     epsilon,
+    epsilon_bound,
     epsilon_path,
     epsilon_rdp,
     event_record,
@@ -60,6 +61,15 @@ def test_known_values(noise, rate, steps, expected):
     assert epsilon([DpEvent(noise, rate, steps)], DELTA) == pytest.approx(
         expected, abs=1e-2
     )
+
+
+@pytest.mark.parametrize("noise", [1.0, 4.0])
+@pytest.mark.parametrize("rate", [0.01, 0.5, 1.0])
+@pytest.mark.parametrize("steps", [1, 20])
+def test_the_quick_bound_is_above_and_near(noise, rate, steps):
+    events = [DpEvent(noise, rate, steps), DpEvent(5.0, 1.0, 2)]
+    exact = epsilon(events, DELTA)
+    assert exact <= epsilon_bound(events, DELTA) <= exact * 1.001
 
 
 def test_one_gaussian_release_is_the_closed_form():

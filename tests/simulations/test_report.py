@@ -113,7 +113,10 @@ def test_stamps_in_the_table(example_results):
 
 def test_what_is_not_promised(example_results, unprotected_results):
     assert "protect nobody" in page_of(example_results).text
-    assert "held-out users without noise" in page_of(example_results).text
+    assert (
+        "held-out users, where shown, are computed without noise"
+        in page_of(example_results).text
+    )
     assert "neither clipped nor noised" in page_of(unprotected_results).text
 
 
