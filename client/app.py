@@ -60,7 +60,6 @@ def evaluate(message: Message, context: Context) -> Message:
         student_of(message, config, data.catalogue).eval(),
         data.histories,
         event.noise_multiplier,
-        config.training.chunk_users,
         draw("metrics masking"),
         draw("metrics noise"),
     )

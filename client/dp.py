@@ -1,9 +1,12 @@
 """DP-SGD over users: Poisson sampling, per-user clip, noise, public constants.
 
-The only module that imports Opacus: its ghost clipping gives each user's gradient
-norm over *all* tensors without materialising per-user gradients (Lee and Kifer 2021;
-Abadi et al. 2016, algorithm 1). Client only. Rate, clip, noise and the mean's
-denominator are public constants of the run; the number of rows enters none.
+The only module that imports Opacus: its hooks and ghost norms give each user's
+gradient norm over *all* tensors without materialising per-user gradients (Lee and
+Kifer 2021; Abadi et al. 2016, algorithm 1). The clipped sum comes from the same
+backward pass as the norms (book-keeping, Bu et al. 2023): a second pass would round
+otherwise, and a crafted student can make all of a gradient out of rounding. Client
+only. Rate, clip, noise and the mean's denominator are public constants of the run;
+the number of rows enters none.
 """
 
 from __future__ import annotations
@@ -11,18 +14,22 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from opacus.grad_sample import GradSampleModuleFastGradientClipping
 from opacus.optimizers import DPOptimizerFastGradientClipping
-from torch import Tensor
+from torch import Tensor, nn
 
 from client.randomness import RandomStream
-from common.student import Student
+from common.student import Student, normalise_history
 
 UserLoss = Callable[[Tensor, Tensor], Tensor]
+
+#: A million times double precision's unit roundoff, with room for long sums.
+ROUNDING = 1e-9
 
 # The histories need no gradient, and torch says so at each of Opacus' hooks.
 warnings.filterwarnings("ignore", message="Full backward hook is firing")
@@ -92,8 +99,43 @@ class NoisyOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]
         self.scale_grad()
 
 
+class BookKeeping(GradSampleModuleFastGradientClipping):  # type: ignore[misc]
+    """Opacus' hooks, keeping what the clipped sum is made of."""
+
+    def __init__(self, student: Student, mechanism: Mechanism) -> None:
+        super().__init__(
+            student,
+            loss_reduction="sum",
+            max_grad_norm=mechanism.max_grad_norm,
+            use_ghost_clipping=True,
+        )
+        self.kept: dict[nn.Linear, tuple[Tensor, Tensor]] = {}
+
+    def rearrange_grad_samples(
+        self, *, module: nn.Module, **more: Any
+    ) -> tuple[list[Tensor], Tensor]:
+        """Opacus' step between a hook and the norms; all layers are linear."""
+        activations, backprops = super().rearrange_grad_samples(module=module, **more)
+        if not isinstance(module, nn.Linear):
+            raise TypeError(f"Expected linear layers alone, got {type(module)}.")
+        self.kept[module] = (activations[0], backprops)
+        return activations, backprops
+
+    def set_sum(self, coefficient: Tensor) -> None:
+        """Each parameter's ``grad``: users' gradients times ``[B]`` coefficients.
+
+        A user whose coefficient is 0 adds exactly 0, whatever its gradient is.
+        """
+        counts = (coefficient > 0)[:, None]
+        for layer, (activations, backprops) in self.kept.items():
+            scaled = torch.where(counts, coefficient[:, None] * backprops, 0.0)
+            layer.weight.grad = scaled.T @ torch.where(counts, activations, 0.0)
+            if layer.bias is not None:
+                layer.bias.grad = scaled.sum(dim=0)
+
+
 class PrivateSteps:
-    """Private gradient steps on one student."""
+    """Private gradient steps on one student, in double precision."""
 
     def __init__(
         self,
@@ -103,7 +145,7 @@ class PrivateSteps:
         learning_rate: float,
         noise: RandomStream,
     ) -> None:
-        self.student, self.loss, self.mechanism = student, loss, mechanism
+        self.student, self.loss, self.mechanism = student.double(), loss, mechanism
         self.optimizer = NoisyOptimizer(student, learning_rate, mechanism, noise)
 
     def accumulate(self, history: Tensor, target: Tensor) -> int:
@@ -113,45 +155,25 @@ class PrivateSteps:
         passes any norm clip; how many stays on the client.
 
         Args:
-            history: multi-hot float32 ``[B, n]``.
-            target: multi-hot float32 ``[B, n]``.
+            history: multi-hot ``[B, n]``.
+            target: multi-hot ``[B, n]``.
 
         Returns:
             The number of users left out.
         """
-        finite = self._accumulate_finite(history, target)
-        left_out = int((~finite).sum())
-        if left_out and bool(finite.any()):
-            self._accumulate_finite(history[finite], target[finite])
-        return left_out
-
-    def _accumulate_finite(self, history: Tensor, target: Tensor) -> Tensor:
-        """Accumulate if every user is finite; says who is."""
-        wrapped = GradSampleModuleFastGradientClipping(
-            self.student,
-            loss_reduction="sum",
-            max_grad_norm=self.mechanism.max_grad_norm,
-            use_ghost_clipping=True,
-        )
+        history, target = history.double(), target.double()
+        wrapped = BookKeeping(self.student, self.mechanism)
         try:
             losses = self.loss(wrapped(history), target)
-            self._forget_grad()
-            torch.autograd.backward([losses.sum()], retain_graph=True)
-            norms = wrapped.get_norm_sample()
+            torch.autograd.backward([losses.sum()])
+            norms = wrapped.get_norm_sample() + rounding(self.student, history)
             finite = torch.isfinite(norms) & torch.isfinite(losses.detach())
-            if bool(finite.all()):
-                self._forget_grad()
-                wrapped.disable_hooks()
-                clipped = wrapped.get_clipping_coef().detach() * losses
-                torch.autograd.backward([clipped.sum()])
-                self.optimizer.accumulate()
+            clip = (self.mechanism.max_grad_norm / norms).clamp(max=1.0)
+            wrapped.set_sum(torch.where(finite, clip, 0.0))
+            self.optimizer.accumulate()
         finally:
             wrapped.to_standard_module()
-        return finite
-
-    def _forget_grad(self) -> None:
-        for parameter in self.student.parameters():
-            parameter.grad = None
+        return int((~finite).sum())
 
     def step(self, extra: Callable[[], Tensor] | None = None) -> None:
         """Noise the accumulated sum, add a public gradient, move, start anew.
@@ -165,3 +187,24 @@ class PrivateSteps:
             torch.autograd.backward([extra()])
         self.optimizer.original_optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+
+
+def rounding(student: Student, history: Tensor) -> Tensor:
+    """Room in each user's clip for what rounding makes of its gradient, ``[B]``.
+
+    The last bits of a product depend on the shape of the batch, and so on who else
+    is in it; a crafted student whose gradients cancel can turn them into a direction
+    of its choice. Adding far more than they can be to the norm keeps what others may
+    change of a user's contribution below 1e-6 of the clip. The bound is that of a
+    forward and a backward pass of two linear layers and a softmax over a mean of
+    targets (Higham 2002, section 3.1, with a factor of a million to spare).
+    """
+    spec = student.spec
+    length = normalise_history(history, spec.history_exponent).sum(dim=1)
+    encoder = student.encoder.weight.detach().norm(dim=0).max()
+    decoder = student.decoder.weight.detach().norm(dim=1).max()
+    user = spec.logit_scale * encoder * length
+    logits = decoder * user + student.decoder.bias.detach().abs().max()
+    gradient = user + spec.logit_scale * decoder * length + 1.0
+    slack: Tensor = ROUNDING * (1.0 + logits) * gradient
+    return slack

@@ -28,7 +28,6 @@ def metric_sums(
     student: Student,
     histories: sp.csr_matrix,
     noise_multiplier: float,
-    batch_size: int,
     masking: RandomStream,
     noise: RandomStream,
 ) -> npt.NDArray[np.float32]:
@@ -38,20 +37,17 @@ def metric_sums(
         student: the released student, on the CPU.
         histories: private multi-hot rows, CSR ``[users, n]``.
         noise_multiplier: noise deviation over ``METRIC_NORM``; 0 adds none (mode off).
-        batch_size: users held dense in memory at once.
         masking, noise: randomness by purpose.
 
     Returns:
         float32 ``[len(METRIC_NAMES) + 1]``.
     """
     shown, held = split(histories, HELD, masking)
-    return noised(
-        user_values(student, shown, held, batch_size), noise_multiplier, noise
-    )
+    return noised(user_values(student, shown, held), noise_multiplier, noise)
 
 
 def user_values(
-    student: Student, shown: sp.csr_matrix, held: sp.csr_matrix, batch_size: int
+    student: Student, shown: sp.csr_matrix, held: sp.csr_matrix
 ) -> npt.NDArray[np.float64]:
     """A row a user, float64 ``[users, len(METRIC_NAMES) + 1]``.
 
@@ -71,7 +67,8 @@ def user_values(
         rankable,
         shown,
         held,
-        batch_size=batch_size,
+        # Alone: the last bits of scores, and so ties, depend on who is in a batch.
+        batch_size=1,
         metrics=METRIC_NAMES,
     )
     values = np.stack([found[name] for name in METRIC_NAMES], axis=1)

@@ -36,9 +36,9 @@ class RandomStream:
         return np.minimum(unit, 1.0 - 2.0**-53)
 
     def normal(self, shape: tuple[int, ...]) -> Tensor:
-        """Standard normal float32 numbers by inversion, tails to about 8.2."""
+        """Standard normal float64 numbers by inversion, tails to about 8.2."""
         uniform = torch.from_numpy(self.uniform(int(np.prod(shape))))
-        normal: Tensor = torch.special.ndtri(uniform).float().reshape(shape)
+        normal: Tensor = torch.special.ndtri(uniform).reshape(shape)
         return normal
 
 

@@ -55,7 +55,8 @@ def train(
     """``local-steps`` private steps; a step is a step, an empty sample included.
 
     Args:
-        student: where to start, on the device to train on; changed in place.
+        student: where to start, on the device to train on; changed in place, and
+            in double precision afterwards.
         histories: private multi-hot rows, CSR ``[users, n]``.
         labels: soft labels to distil from, if any.
         config: steps, masking and distillation.
@@ -63,9 +64,9 @@ def train(
         streams: randomness by purpose.
 
     Returns:
-        The update, ``after − before``, under the student's own tensor names.
+        The update, ``after − before`` in float32, under the student's own names.
     """
-    student.train()
+    student.train().double()
     before = {name: value.clone() for name, value in student.state_dict().items()}
     settings = config.training
     steps = PrivateSteps(
@@ -86,7 +87,7 @@ def train(
             steps.accumulate(dense(history).to(device), dense(target).to(device))
         steps.step(extra)
     after = student.state_dict()
-    return {name: after[name] - before[name] for name in before}
+    return {name: (after[name] - before[name]).float() for name in before}
 
 
 def split(
@@ -118,10 +119,10 @@ def distillation_loss(
     student: Student, labels: SoftLabels, settings: Distillation
 ) -> Callable[[], Tensor]:
     """The weighted mean distillation loss over the proxy set, as a function."""
-    device = student.encoder.weight.device
-    proxy = torch.tensor(labels.proxy.toarray()).to(device)
-    items = torch.from_numpy(labels.item).long().to(device)
-    teacher = decode(labels).to(device)
+    weight = student.encoder.weight
+    proxy = torch.tensor(labels.proxy.toarray()).to(weight)
+    items = torch.from_numpy(labels.item).long().to(weight.device)
+    teacher = decode(labels).to(weight)
     loss = DISTILLATION[settings.loss]
 
     def evaluate() -> Tensor:

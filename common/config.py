@@ -49,7 +49,7 @@ class Run(Section):
 
     name: Annotated[str, Field(pattern=r"^[^\x00-\x1f]{1,64}$")]
     seed: Annotated[int, Field(ge=-1, lt=2**63)]
-    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?|mps)$")]
+    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")]
     round_timeout: Positive
     keep_every: Count
 

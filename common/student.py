@@ -90,7 +90,7 @@ def shapes(spec: StudentSpec) -> dict[str, tuple[int, ...]]:
 
 
 #: Far below float32's largest number, 3.4e38, and above any student of use.
-LARGEST = 1e30
+LARGEST = 1e25
 
 
 def is_bounded(spec: StudentSpec, state: Mapping[str, Tensor]) -> bool:
@@ -108,8 +108,8 @@ def is_bounded(spec: StudentSpec, state: Mapping[str, Tensor]) -> bool:
     history = items ** max(0.0, 1.0 - spec.history_exponent)
     user = spec.logit_scale * encoder * history
     logits = dim * decoder * user + bias
-    # Multinomial: each target pulls its item by one, and all of them by as much.
-    pull = 2.0 * items
+    # Multinomial: the targets pull by one together, and all items by as much.
+    pull = 2.0
     decoder_norm = (dim * user**2 + 1.0) * pull**2
     encoder_norm = items * dim * (spec.logit_scale * decoder * pull) ** 2
     return bool(max(items * logits, decoder_norm, encoder_norm) < LARGEST)

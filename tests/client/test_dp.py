@@ -12,6 +12,7 @@ from client.randomness import seeded_stream
 from common.losses import multinomial
 from common.student import Student, StudentSpec, build, random_state
 
+DOUBLE = torch.float64
 N = 20
 SPEC = StudentSpec(N, 4, 20.0, 0.8)
 EXACT = Mechanism(0.0, 0.1, 1.0, 1)
@@ -19,7 +20,7 @@ EXACT = Mechanism(0.0, 0.1, 1.0, 1)
 
 def student() -> Student:
     state = random_state(SPEC, torch.Generator().manual_seed(0))
-    return build(SPEC, {k: v * 10 for k, v in state.items()}).train()
+    return build(SPEC, {k: v * 10 for k, v in state.items()}).train().double()
 
 
 def steps(model: Student, mechanism: Mechanism, loss=multinomial, seed=0):
@@ -39,25 +40,25 @@ def movement(history: Tensor, target: Tensor, mechanism=EXACT, loss=multinomial)
 def users(num: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     draws = torch.rand((num, N), generator=generator)
-    return (draws < 0.3).float(), (draws > 0.7).float()
+    return (draws < 0.3).double(), (draws > 0.7).double()
 
 
 def naive(history: Tensor, target: Tensor, clip: float) -> Tensor:
     """Sum of clipped per-user gradients by one autograd pass a user."""
-    total = torch.zeros(sum(p.numel() for p in student().parameters()))
+    total = torch.zeros(sum(p.numel() for p in student().parameters()), dtype=DOUBLE)
     for h, t in zip(history, target, strict=True):
         model = student()
         multinomial(model(h[None]), t[None]).sum().backward()
         grad = torch.cat([p.grad.flatten() for p in model.parameters()])
-        total += grad * min(1.0, clip / (float(grad.norm()) + 1e-6))
+        total += grad * min(1.0, clip / float(grad.norm()))
     return total
 
 
-one_hot = torch.eye(N)[:1]
+one_hot = torch.eye(N, dtype=DOUBLE)[:1]
 HARD_USERS = {
-    "heavy": (torch.ones(1, N), torch.ones(1, N)),
-    "empty history": (torch.zeros(1, N), one_hot),
-    "empty target": (one_hot, torch.zeros(1, N)),
+    "heavy": (torch.ones(1, N, dtype=DOUBLE), torch.ones(1, N, dtype=DOUBLE)),
+    "empty history": (0 * one_hot, one_hot),
+    "empty target": (one_hot, 0 * one_hot),
     "repeated": (one_hot * 6, one_hot * 6),
     "huge": (one_hot * 1e6, one_hot),
 }
@@ -235,7 +236,9 @@ def test_a_user_with_broken_rows_contributes_exactly_zero(broken: float) -> None
     history[1, 3] = broken
     kept = [0, 2, 3]
     expected = movement(history[kept], target[kept])
-    assert torch.equal(movement(history, target), expected)
+    torch.testing.assert_close(
+        movement(history, target), expected, rtol=1e-12, atol=1e-15
+    )
     assert expected.any()
     assert not movement(history[1:2], target[1:2]).any()
 
@@ -267,6 +270,74 @@ def test_no_user_of_any_student_exceeds_the_clip(scale: float, clip: float) -> N
         grads = torch.cat([p.grad.flatten() for p in model.parameters()])
         assert float(grads.double().norm()) <= clip * (1 + 1e-5)
         assert all(map(torch.equal, before, model.parameters()))
+
+
+def cancelling(scale: float, num_items: int = 200, dim: int = 16) -> Student:
+    """A student whose gradients of a history's items cancel but for rounding.
+
+    Every item's output vector is the same, so that a softmax less a mean of targets,
+    which add up to nothing, meets it times nothing; a huge vector makes what rounding
+    leaves of that nothing as large as the server likes.
+    """
+    generator = torch.Generator().manual_seed(0)
+    spec = StudentSpec(num_items, dim, 1.0, 0.0)
+    signs = torch.sign(torch.randn(1, dim, generator=generator))
+    state = {
+        "encoder.weight": torch.zeros(dim, num_items),
+        "decoder.weight": torch.full((num_items, dim), scale) * signs,
+        "decoder.bias": torch.randn(num_items, generator=generator) * 2,
+    }
+    return build(spec, state)
+
+
+def crowd(num: int, num_items: int = 200) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(num_items)
+    history, target = torch.zeros(num, num_items), torch.zeros(num, num_items)
+    for user in range(num):
+        items = torch.randperm(num_items, generator=generator)[:20]
+        history[user, items[:12]], target[user, items[12:]] = 1.0, 1.0
+    return history, target
+
+
+def clipped_sum(model: Student, rows: tuple[Tensor, Tensor], chunk: int) -> Tensor:
+    private = steps(model, Mechanism(1.0, 0.1, 1.0, 1))
+    for start in range(0, len(rows[0]), chunk):
+        private.accumulate(
+            rows[0][start : start + chunk], rows[1][start : start + chunk]
+        )
+    return torch.cat([p.summed_grad.flatten() for p in model.parameters()])
+
+
+POWERS = (0, 20, 40, 50, 60)
+
+
+@pytest.mark.parametrize("power", POWERS)
+def test_rounding_takes_no_user_beyond_the_clip(power: int) -> None:
+    """Mistake 2: the norm and the clipped gradient are of one and the same pass."""
+    for user in range(20):
+        rows = tuple(part[user : user + 1] for part in crowd(20))
+        model = cancelling(2.0**power)
+        moved = clipped_sum(model, rows, 1)
+        assert float(moved.norm()) <= 0.1 * (1 + 1e-9)
+        # The encoder's gradient is nothing but rounding here.
+        assert float(moved[: model.encoder.weight.numel()].norm()) <= 0.1 * 1e-6
+
+
+@pytest.mark.parametrize("chunk", [4, 512])
+@pytest.mark.parametrize("power", POWERS)
+def test_a_user_less_moves_the_sum_by_the_clip_at_most(power: int, chunk: int) -> None:
+    """Mistake 11: nothing of the others' gradients depends on who is in the batch.
+
+    Last bits do, and a cancelling student turns them into directions; the room left
+    for rounding in every clip keeps them small.
+    """
+    history, target = crowd(9)
+    whole = clipped_sum(cancelling(2.0**power), (history, target), chunk)
+    for user in range(9):
+        others = [other for other in range(9) if other != user]
+        rest = (history[others], target[others])
+        without = clipped_sum(cancelling(2.0**power), rest, chunk)
+        assert float((whole - without).norm()) <= 0.1 * (1 + 1e-4)
 
 
 @pytest.mark.parametrize("size", [1, 2, 4, 7])

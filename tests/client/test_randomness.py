@@ -62,7 +62,7 @@ def test_normal_numbers_have_normal_moments_and_tails() -> None:
 @pytest.mark.parametrize("shape", [(3, 4), (7,), (0,), ()])
 def test_normal_numbers_come_in_the_shape_asked_for(shape) -> None:
     drawn = seeded_stream(2).normal(shape)
-    assert (tuple(drawn.shape), drawn.dtype) == (shape, torch.float32)
+    assert (tuple(drawn.shape), drawn.dtype) == (shape, torch.float64)
 
 
 def test_a_seed_and_its_labels_repeat_the_stream() -> None:
