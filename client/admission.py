@@ -18,7 +18,7 @@ from common import wire
 from common.accounting import noise_multiplier, planned_events, releases
 from common.catalogue import Catalogue, read_catalogue
 from common.config import RunConfig, parse, to_flat
-from common.errors import ProtocolError
+from common.errors import BudgetExhausted, ConfigError, ProtocolError
 from common.folders import CATALOGUE
 from common.signature import check_signature
 from common.soft_labels import SoftLabels, check
@@ -50,7 +50,7 @@ def read_request(message: Message, context: Context) -> Request:
     """
     folder = locate(context)
     settings = read_settings(folder, context.node_config)
-    config = parse(context.run_config)
+    config = _config(context)
     header = wire.unpack_header(message.content)
     kind = message.metadata.message_type
     if header.server:
@@ -61,8 +61,25 @@ def read_request(message: Message, context: Context) -> Request:
     _check_content(message, config, folder)
     charge = None
     if kind != wire.DELIVER:
+        _check_target(config, settings)
         charge = _charge(header, kind, config, seeded=settings.seed is not None)
     return Request(folder, settings, header, kind, charge)
+
+
+def _config(context: Context) -> RunConfig:
+    try:
+        return parse(context.run_config)
+    except ConfigError as error:
+        raise ProtocolError(f"The run's configuration does not fit: {error}") from None
+
+
+def _check_target(config: RunConfig, settings: ClientSettings) -> None:
+    """Calibrating for far more than any budget takes minutes: not for the asking."""
+    privacy = config.privacy
+    most = max((each.target_epsilon for each in settings.budget.values()), default=0.0)
+    calibrated = privacy.noise_multiplier == 0 and privacy.mode != "off"
+    if calibrated and privacy.target_epsilon > most:
+        raise BudgetExhausted("The run aims at more than the client's budget.")
 
 
 def student_of(message: Message, config: RunConfig, catalogue: Catalogue) -> Student:
@@ -85,15 +102,19 @@ def student_of(message: Message, config: RunConfig, catalogue: Catalogue) -> Stu
     return build(spec, state)
 
 
-def labels_of(message: Message, catalogue: Catalogue) -> SoftLabels | None:
+def labels_of(
+    message: Message, config: RunConfig, catalogue: Catalogue
+) -> SoftLabels | None:
     """The soft labels that came, if any.
 
     Raises:
-        ProtocolError: if they do not fit the catalogue.
+        ProtocolError: if they do not fit the catalogue, or are more than announced.
     """
     labels = wire.unpack_soft_labels(message.content)
     if labels is not None:
         check(labels, catalogue.num_items)
+        if len(labels.item) > config.distillation.proxy_users:
+            raise ProtocolError("Expected at most distillation.proxy-users labels.")
     return labels
 
 
@@ -101,7 +122,7 @@ def _check_content(message: Message, config: RunConfig, folder: Path) -> None:
     """A message that could not be answered must not cost a charge."""
     catalogue = read_catalogue(folder / CATALOGUE)
     student_of(message, config, catalogue)
-    labels_of(message, catalogue)
+    labels_of(message, config, catalogue)
 
 
 def _charge(

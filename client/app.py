@@ -39,7 +39,7 @@ def train(message: Message, context: Context) -> Message:
     update = train_student(
         student,
         data.histories,
-        labels_of(message, data.catalogue),
+        labels_of(message, config, data.catalogue),
         config,
         mechanism_of(config, noise_multiplier(config)),
         Streams(draw("sampling"), draw("masking"), draw("noise")),

@@ -119,16 +119,13 @@ def check_chain(ledger: str, rows: Sequence[tuple[str, str]]) -> list[LedgerEntr
     """
     entries: list[LedgerEntry] = []
     for sequence, (body, stored) in enumerate(rows, start=1):
+        previous = head_of(ledger, entries)
         try:
             entry = read_entry(body)
-        except (KeyError, TypeError, ValueError):
-            raise LedgerFault(Fault.EDITED, sequence) from None
-        fits = (
-            entry.body == body
-            and hash_of(body) == stored
-            and entry.sequence == sequence
-            and entry.previous == head_of(ledger, entries)
-        )
+            fits = entry.body == body and hash_of(body) == stored
+            fits &= (entry.sequence, entry.previous) == (sequence, previous)
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
+            fits = False
         if not fits:
             raise LedgerFault(Fault.EDITED, sequence)
         entries.append(entry)
@@ -214,7 +211,7 @@ def read_export(text: str) -> tuple[str, list[LedgerEntry]]:
             raise ValueError
         rows = [(row["body"], row["hash"]) for row in map(json.loads, lines[1:])]
         ledger = str(head["ledger"])
-    except (ValueError, KeyError, IndexError, TypeError):
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
         raise DataFormatError(
             f"Expected an exported ledger (JSON lines, format {EXPORT_FORMAT})."
         ) from None

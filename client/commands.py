@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -29,8 +30,11 @@ ledger_app = typer.Typer(
 
 FolderArgument = Annotated[Path, typer.Argument(help="A client's folder.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="For machines.")]
-WitnessOption = Annotated[
-    Path | None, typer.Option(help="The witness's file, if not where settings say.")
+NodeOption = Annotated[
+    str,
+    typer.Option(
+        "--node-config", help="As given to the node: 'budget.user.delta=1e-6 …'."
+    ),
 ]
 DeltaOption = Annotated[
     list[float] | None, typer.Option("--delta", help="Further δ; repeatable.")
@@ -84,7 +88,7 @@ def show(
     plot: Annotated[
         Path | None, typer.Option(help="Write ε over time: .svg, .png or .pdf.")
     ] = None,
-    witness: WitnessOption = None,
+    node_config: NodeOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Spent and left per unit, at several δ, by run and round."""
@@ -95,12 +99,12 @@ def show(
     from client.statement import budget_of, make_statement
     from client.statement_view import plot_statement, print_statement
 
-    settings = _settings(folder)
+    settings = _settings(folder, node_config)
     for delta in deltas or ():
         if not 0 < delta < 1:
             raise ConfigError(f"--delta: expected a number in (0, 1), got {delta}.")
     own = budget_of(settings).delta
-    found = inspect_ledger(folder, witness or witness_place(folder, settings))
+    found = inspect_ledger(folder, witness_place(folder, settings))
     statement = make_statement(*found, settings, deltas or (own / 10, own / 1000))
     if plot is not None:
         plot_statement(statement, plot)
@@ -123,16 +127,16 @@ def _column(column: Any) -> dict[str, Any]:
 @ledger_app.command()
 def verify(
     folder: Annotated[Path, typer.Argument(help="A client's folder, or an export.")],
-    witness: WitnessOption = None,
+    node_config: NodeOption = "",
 ) -> None:
     """Check the chain and the witness; a fault is named, with what to do."""
     from client.chain import head_of, read_export
 
     if folder.is_file():
-        ledger, entries = read_export(folder.read_text(encoding="utf-8"))
+        ledger, entries = read_export(folder.read_bytes().decode(errors="replace"))
         beside = "an export has no witness to compare with"
     else:
-        ledger, entries = _inspect(folder, witness)
+        ledger, entries = _inspect(folder, node_config)
         beside = "the witness agrees"
     typer.echo(
         f"Sound: {len(entries)} entries, the chain is whole, {beside}. "
@@ -146,12 +150,12 @@ def export(
     out: Annotated[Path | None, typer.Option(help="File; standard output if none.")] = (
         None
     ),
-    witness: WitnessOption = None,
+    node_config: NodeOption = "",
 ) -> None:
     """Write the chain as JSON lines, which anybody can verify again."""
     from client.chain import export_text
 
-    text = export_text(*_inspect(folder, witness))
+    text = export_text(*_inspect(folder, node_config))
     if out is None:
         sys.stdout.write(text)
     else:
@@ -175,7 +179,7 @@ def plan(
         int | None, typer.Option(min=1, help="Steps a round; as in the last charge.")
     ] = None,
     unit: Annotated[str, typer.Option(help="user or interaction")] = "user",
-    witness: WitnessOption = None,
+    node_config: NodeOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """What the budget still buys: rounds at a noise, or the noise for rounds."""
@@ -184,15 +188,20 @@ def plan(
     from client.budget import spent
     from client.planning import noise_for, rounds_left
     from client.statement_view import print_plan
+    from common.config import MOST_STEPS
 
     if (noise_multiplier is None) == (rounds is None):
         raise ConfigError("Expected either --noise-multiplier or --rounds.")
-    budgets = {str(name): each for name, each in _settings(folder).budget.items()}
+    budgets = {
+        str(name): each for name, each in _settings(folder, node_config).budget.items()
+    }
     if unit not in budgets:
         raise ConfigError(f"--unit: this client has no budget per {unit}.")
-    budget, (_, entries) = budgets[unit], _inspect(folder, witness)
+    budget, (_, entries) = budgets[unit], _inspect(folder, node_config)
     one = _round(entries, unit, noise_multiplier, sample_rate, steps)
     done = spent(entries, one.unit)
+    if (rounds or 1) * one.steps > MOST_STEPS:
+        raise ConfigError(f"Expected at most {MOST_STEPS} steps in all.")
     if rounds is None:
         found = rounds_left(done, one, budget)
     else:
@@ -205,12 +214,12 @@ def plan(
 
 
 @ledger_app.command()
-def accept(folder: FolderArgument, witness: WitnessOption = None) -> None:
+def accept(folder: FolderArgument, node_config: NodeOption = "") -> None:
     """Vouch for a ledger moved to another machine, or whose clock ran ahead."""
     from client.ledger import accept as vouch
     from client.settings import witness_place
 
-    entry = vouch(folder, witness or witness_place(folder, _settings(folder)))
+    entry = vouch(folder, witness_place(folder, _settings(folder, node_config)))
     typer.echo(
         "Nothing to accept: the ledger is sound."
         if entry is None
@@ -218,20 +227,22 @@ def accept(folder: FolderArgument, witness: WitnessOption = None) -> None:
     )
 
 
-def _settings(folder: Path) -> ClientSettings:
+def _settings(folder: Path, node_config: str) -> ClientSettings:
     from client.settings import read_settings
+    from common.config import parse_assignment
 
     if not folder.is_dir():
         raise ConfigError(f"Expected a client's folder at {folder}, found none.")
-    return read_settings(folder)
+    words = shlex.split(node_config)
+    return read_settings(folder, dict(parse_assignment(word) for word in words))
 
 
-def _inspect(folder: Path, witness: Path | None) -> tuple[str, list[LedgerEntry]]:
+def _inspect(folder: Path, node_config: str) -> tuple[str, list[LedgerEntry]]:
     from client.ledger import inspect_ledger
     from client.settings import witness_place
 
-    settings = _settings(folder)
-    return inspect_ledger(folder, witness or witness_place(folder, settings))
+    settings = _settings(folder, node_config)
+    return inspect_ledger(folder, witness_place(folder, settings))
 
 
 def _round(
@@ -242,15 +253,15 @@ def _round(
     steps: int | None,
 ) -> DpEvent:
     """What a further round does: as asked, where nothing was, as the last training."""
-    from common.accounting import LEAST_NOISE, DpEvent
+    from common.accounting import LEAST_NOISE, MOST_NOISE, DpEvent
     from common.wire import TRAIN
 
     if rate is not None and not 0 < rate <= 1:
         raise ConfigError(f"--sample-rate: expected a number in (0, 1], got {rate}.")
-    if noise is not None and noise < LEAST_NOISE:
+    if noise is not None and not LEAST_NOISE <= noise <= MOST_NOISE:
         raise ConfigError(
-            f"--noise-multiplier: expected at least {LEAST_NOISE}, got {noise}; less "
-            "gives no ε worth having."
+            f"--noise-multiplier: expected {LEAST_NOISE} to {MOST_NOISE:g}, "
+            f"got {noise}."
         )
     charges = [entry.charge for entry in entries if entry.charge is not None]
     trained = [c.event for c in charges if c.purpose == TRAIN and c.event.unit == unit]

@@ -9,14 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import polars as pl
 import scipy.sparse as sp
 
 from client.identifiers import check_pseudonyms
 from common.catalogue import Catalogue, read_catalogue
 from common.errors import ConfigError
 from common.folders import CATALOGUE, INTERACTIONS
-from common.interactions import encode_table
+from common.interactions import encode_table, read_table
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ def read_client_data(folder: Path) -> ClientData:
     if not path.is_file():
         raise ConfigError("Expected interactions in the client's folder, found none.")
     catalogue = read_catalogue(folder / CATALOGUE)
-    rows = pl.read_parquet(path)
+    rows = read_table(path)
     check_pseudonyms(rows)
     table = encode_table(rows, catalogue.items)
     return ClientData(catalogue, table.interactions.matrix())

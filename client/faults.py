@@ -43,7 +43,8 @@ ADVICE = {
     Fault.EDITED: "an entry differs from what was written. " + _RESTORE,
     Fault.ROLLED_BACK: (
         "the ledger is older than the last one seen, as after restoring a backup or "
-        "a snapshot. " + _RESTORE
+        "a snapshot. " + _RESTORE + " If this node served another folder before, the "
+        "server still has that one's receipt, and its operator has to forget it."
     ),
     Fault.UNWITNESSED: (
         "nothing outside the folder remembers how far this ledger had come, as after "

@@ -78,6 +78,8 @@ def import_files(
             f"Expected items of the declared catalogue, got {left_out} of "
             f"{table.height} rows on others; --unknown-items drop leaves them out."
         )
+    if not known.height:
+        raise DataFormatError("Expected at least one row to import, got none.")
     write_rows(folder, known)
     return Imported(
         known.height,

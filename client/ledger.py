@@ -149,7 +149,9 @@ def accept(
 
     Raises:
         LedgerFault: for any other fault.
+        ConfigError: if no ledger was ever begun here.
     """
+    _check_begun(folder, place)
     with _opened(folder, place, clock) as ledger:
         last = ledger.entries[-1].utc if ledger.entries else clock()
         note = f"accepted: {Fault.CLOCK_BACK}" if clock() < last - TOLERANCE else ""
@@ -186,14 +188,8 @@ def inspect_ledger(folder: Path, place: Path) -> tuple[str, list[LedgerEntry]]:
         ConfigError: if no ledger was ever begun here.
     """
     # First the witness: a charge in between only puts the ledger ahead of it.
+    _check_begun(folder, place)
     path, witness = folder / LEDGER, read_witness(place)
-    if not path.is_file():
-        if witness is not None:
-            raise LedgerFault(Fault.MISSING)
-        raise ConfigError(
-            "Expected a ledger in this folder, found none; it begins with the first "
-            "round."
-        )
     with _truncation_named(path), named_faults():
         address = f"{path.resolve().as_uri()}?mode=ro"
         connection = sqlite3.connect(address, uri=True, timeout=5)
@@ -201,6 +197,16 @@ def inspect_ledger(folder: Path, place: Path) -> tuple[str, list[LedgerEntry]]:
             ledger, entries = _read(connection)
     compare(ledger, entries, witness)
     return ledger, entries
+
+
+def _check_begun(folder: Path, place: Path) -> None:
+    if not (folder / LEDGER).is_file():
+        if _is_witnessed(place):
+            raise LedgerFault(Fault.MISSING)
+        raise ConfigError(
+            "Expected a ledger in this folder, found none; it begins with the first "
+            "round."
+        )
 
 
 @contextmanager

@@ -11,10 +11,8 @@ from dataclasses import dataclass, replace
 from client.budget import exceeds
 from client.settings import Budget
 from common.accounting import DpEvent, calibrate, epsilon, epsilon_bound, merged
+from common.config import MOST_STEPS
 from common.errors import BudgetExhausted
-
-#: More rounds than this are as good as without end.
-MOST_ROUNDS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -50,16 +48,17 @@ def rounds_left(spent: Sequence[DpEvent], one: DpEvent, budget: Budget) -> Plan:
     if any(event.noise_multiplier == 0 for event in (*spent, one)):
         return _plan(spent, one, 0, budget)
     # The quick bound never promises too much, and rarely too little.
-    low = _most(fits, _most(fits_surely, 0))
+    most = MOST_STEPS // one.steps
+    low = _most(fits, _most(fits_surely, 0, most), most)
     return _plan(spent, one, low, budget)
 
 
-def _most(fits: Callable[[int], bool], low: int) -> int:
-    """The most rounds that fit; ``low`` is known to, or is 0."""
+def _most(fits: Callable[[int], bool], low: int, most: int) -> int:
+    """The most rounds that fit, up to ``most``; ``low`` is known to, or is 0."""
     step = 1
-    while low + step <= MOST_ROUNDS and fits(low + step):
+    while low + step <= most and fits(low + step):
         low, step = low + step, 2 * step
-    high = low + step
+    high = min(low + step, most + 1)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)

@@ -116,7 +116,8 @@ def read_settings(
 
     Args:
         node_config: flat; its known keys (``budget.user.target-epsilon``, ``runs``
-            with commas, …) go before those of the file.
+            with commas, …) go before those of the file. Others may be another
+            app's, unless they are one of ours misspelt.
 
     Raises:
         ConfigError: naming the key at fault.
@@ -127,8 +128,11 @@ def read_settings(
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{SETTINGS}: expected TOML: {error}") from None
     for key, value in (node_config or {}).items():
-        if key.partition(".")[0] in _KEYS:
+        first = key.partition(".")[0]
+        if first in _KEYS:
             _put(tree, key.split("."), value)
+        elif first.lower().replace("_", "-") in _KEYS:
+            raise ConfigError(f"The node's configuration: {key}: unknown key.")
     try:
         return ClientSettings.model_validate(tree)
     except ValidationError as error:

@@ -14,11 +14,13 @@ import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from client.planning import Plan
 from client.settings import Budget
 from client.statement import ChargeLine, Column, Statement
 from common.errors import ConfigError
+from common.promise import round_up
 
 #: Charges shown unless all are asked for.
 SHOWN = 12
@@ -35,9 +37,7 @@ def number(value: float | None) -> str:
     """
     if value is None:
         return "–"
-    return (
-        "∞" if math.isinf(value) else f"{math.ceil(round(value * 1000, 6)) / 1000:.3f}"
-    )
+    return "∞" if math.isinf(value) else round_up(value)
 
 
 def _down(value: float | None) -> str:
@@ -61,7 +61,7 @@ def print_statement(
         if line:
             console.print(f"ε per {column.unit} over the charges: {line}")
     for note in statement.notes:
-        console.print(f"Note: {note}")
+        console.print(Text(f"Note: {note}"))
     console.print(statement.sentence, highlight=False)
 
 
@@ -118,7 +118,7 @@ def print_plan(plan: Plan, budget: Budget, unit: str, console: Console) -> None:
     """One plan as a sentence, with what its figures mean."""
     console.print(
         f"{plan.rounds} more rounds fit, each of {plan.steps} steps at noise "
-        f"multiplier {plan.noise_multiplier:.4f} and sample rate "
+        f"multiplier {round_up(plan.noise_multiplier, 4)} and sample rate "
         f"{plan.sample_rate:g} (Poisson). Everything released then costs "
         f"ε = {number(plan.epsilon_after)} of {budget.target_epsilon:g} at "
         f"δ = {budget.delta:g} per {unit} (add or remove one "
@@ -154,7 +154,7 @@ def _runs(statement: Statement) -> Table:
         table.add_column(name, justify=justify, no_wrap=name in ("from", "to", "ε"))
     for line in statement.runs:
         table.add_row(
-            line.name,
+            Text(line.name),
             line.unit,
             str(line.rounds),
             str(line.releases),
@@ -178,7 +178,7 @@ def _charges(charges: Sequence[ChargeLine], delta: float, *, everything: bool) -
         table.add_row(
             str(line.sequence),
             line.utc[5:],
-            line.name,
+            Text(line.name),
             str(line.number),
             line.purpose,
             f"{line.noise_multiplier:.3f}",

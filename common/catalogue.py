@@ -15,7 +15,7 @@ from pathlib import Path
 import polars as pl
 
 from common.errors import ConfigError, DataFormatError
-from common.interactions import IdMap
+from common.interactions import IdMap, read_table
 
 #: Columns of ``catalogue.parquet``; ``year`` is 0 where unknown.
 SCHEMA = pl.Schema(
@@ -88,4 +88,4 @@ def read_catalogue(path: Path) -> Catalogue:
     """
     if not path.is_file():
         raise DataFormatError(f"Expected a catalogue at {path}, found no file.")
-    return Catalogue(pl.read_parquet(path))
+    return Catalogue(read_table(path))

@@ -13,9 +13,9 @@ from common.errors import TutelaError
 
 
 def run(app: Callable[[], object]) -> None:
-    """Run a Typer app; an error of ours is one line and exit code 2."""
+    """Run a Typer app; an error of ours or of the disk is one line and exit code 2."""
     try:
         app()
-    except TutelaError as error:
+    except (TutelaError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise SystemExit(2) from None

@@ -14,9 +14,19 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from common.errors import ConfigError
+
+#: Steps of a client over a whole run.
+MOST_STEPS = 1_000_000
 
 Scalar = bool | int | float | str
 FlatConfig = dict[str, Scalar]
@@ -33,6 +43,12 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("expected printable characters alone")
+    return text
+
+
 class Section(BaseModel):
     """A table of the config: frozen, strict, unknown keys refused."""
 
@@ -47,7 +63,7 @@ class Section(BaseModel):
 class Run(Section):
     """What belongs to the whole run."""
 
-    name: Annotated[str, Field(pattern=r"^[^\x00-\x1f]{1,64}$")]
+    name: Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)]
     seed: Annotated[int, Field(ge=-1, lt=2**63)]
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")]
     round_timeout: Positive
@@ -115,7 +131,7 @@ class Training(Section):
     local_steps: Many
     learning_rate: Scale
     target_fraction: Fraction
-    chunk_users: PositiveInt
+    chunk_users: Annotated[int, Field(ge=1, le=4096)]
 
 
 class Privacy(Section):
@@ -189,6 +205,15 @@ class RunConfig(Section):
                 "partition.validation-users: expected fewer than "
                 f"partition.public-users ({self.partition.public_users}), "
                 f"got {self.partition.validation_users}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_run_ends(self) -> RunConfig:
+        if self.total_steps > MOST_STEPS:
+            raise ValueError(
+                "training.rounds × training.local-steps: expected at most "
+                f"{MOST_STEPS} steps, got {self.total_steps}"
             )
         return self
 
@@ -279,7 +304,9 @@ def _explain(fault: Any) -> str:
     if fault["type"] == "missing":
         return f"{key}: missing key."
     if fault["type"] == "value_error":
-        return f"{fault['ctx']['error']}."
+        return (
+            f"{key}: {fault['ctx']['error']}." if key else f"{fault['ctx']['error']}."
+        )
     return f"{key}: {fault['msg']}; got {fault['input']!r}."
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,21 @@ SCHEMA = pl.Schema(
         "timestamp": pl.Int64(),
     }
 )
+
+
+def read_table(path: Path) -> pl.DataFrame:
+    """A Parquet file by its very name.
+
+    Raises:
+        DataFormatError: if it cannot be read; its text names the file alone.
+    """
+    try:
+        # Polars would take brackets in a folder's name for a pattern, and read others.
+        return pl.read_parquet(path, glob=False)
+    except (pl.exceptions.PolarsError, OSError):
+        raise DataFormatError(
+            f"{path.name}: expected a readable Parquet file."
+        ) from None
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ class Promise:
             )
         text = (
             f"Each client's releases in this run ({self.released}) are together "
-            f"(ε = {_round_up(self.epsilon)}, δ = {self.delta})-differentially "
+            f"(ε = {round_up(self.epsilon)}, δ = {self.delta})-differentially "
             f"private per {self.unit} ({self.relation.replace('-', ' ')} "
             f"{self.unit}'s rows at that client), mode {self.mode}: {self.trust}; "
             f"accountant: {self.accountant}; sampling: {self.sampling}. "
@@ -93,6 +93,11 @@ def promise_of(config: RunConfig, noise_multiplier: float, *, seeded: bool) -> P
     )
 
 
-def _round_up(value: float) -> str:
-    """Three decimals, never less than the value."""
-    return str(Decimal(repr(value)).quantize(Decimal("0.001"), ROUND_CEILING))
+def round_up(value: float, digits: int = 3) -> str:
+    """So many decimals, never less than the value.
+
+    >>> round_up(7.9981), round_up(1.5, 4)
+    ('7.999', '1.5000')
+    """
+    unit = Decimal(1).scaleb(-digits)
+    return str(Decimal(repr(value)).quantize(unit, ROUND_CEILING))

@@ -68,13 +68,24 @@ def decode(labels: SoftLabels) -> Tensor:
     return torch.from_numpy(values.astype(np.float32))
 
 
+_KINDS = {
+    "item": np.dtype(np.int32),
+    "logit": np.dtype(np.int8),
+    "scale": np.dtype(np.float32),
+    "centre": np.dtype(np.float32),
+}
+
+
 def check(labels: SoftLabels, num_items: int) -> None:
     """Refuse labels that do not fit the catalogue.
 
     Raises:
         ProtocolError: naming the part that does not fit.
     """
-    if labels.item.ndim != 2:
+    for name, kind in _KINDS.items():
+        if getattr(labels, name).dtype != kind:
+            raise ProtocolError(f"Expected soft-label {name} of type {kind}.")
+    if labels.item.ndim != 2 or not labels.item.shape[1]:
         raise ProtocolError("Expected soft-label items of shape (rows, width).")
     rows, width = labels.item.shape
     if labels.proxy.shape != (rows, num_items):

@@ -13,7 +13,7 @@ def server_key(
         Path | None, typer.Option(help="The server's state folder, if another.")
     ] = None,
 ) -> None:
-    """Print the server's public key, which clients may name in their settings."""
+    """Print the server's public key, for clients' settings; made where none is yet."""
     from common.durable_files import read_or_create_secret
     from common.folders import SERVER_KEY
     from common.signature import public_key

@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from filelock import FileLock
+
 from common.durable_files import write_durably
 from common.errors import DataFormatError
 from common.folders import RECEIPTS
@@ -29,8 +31,13 @@ class Receipts:
 
     def keep(self, receipts: dict[int, str]) -> None:
         """Remember what these nodes gave."""
-        if receipts:
-            self._last |= {str(node): receipt for node, receipt in receipts.items()}
+        if not receipts:
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # Another run of this server may keep receipts here too.
+        with FileLock(self._path.with_suffix(".lock")):
+            new = {str(node): receipt for node, receipt in receipts.items()}
+            self._last = _read(self._path) | new
             write_durably(self._path, json.dumps(self._last, indent=1).encode())
 
 

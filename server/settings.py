@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 import scipy.sparse as sp
 from flwr.app import Context
 from platformdirs import user_data_path
@@ -20,7 +19,7 @@ from platformdirs import user_data_path
 from common.catalogue import Catalogue, read_catalogue
 from common.errors import ConfigError
 from common.folders import CATALOGUE, INTERACTIONS, VALIDATION
-from common.interactions import encode_held, encode_table
+from common.interactions import encode_held, encode_table, read_table
 
 
 @dataclass(frozen=True)
@@ -91,6 +90,6 @@ def read_public_data(folder: Path) -> PublicData:
             "federation with `tutela partition`, or name a folder in TUTELA_PUBLIC."
         )
     catalogue = read_catalogue(folder / CATALOGUE)
-    teaching = encode_table(pl.read_parquet(path), catalogue.items)
-    shown, held = encode_held(pl.read_parquet(folder / VALIDATION), catalogue.items)
+    teaching = encode_table(read_table(path), catalogue.items)
+    shown, held = encode_held(read_table(folder / VALIDATION), catalogue.items)
     return PublicData(catalogue, teaching.interactions.matrix(), shown, held)

@@ -12,14 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 import scipy.sparse as sp
 from safetensors.numpy import load_file
 
 from common.catalogue import Catalogue, read_catalogue
 from common.config import Evaluation
 from common.folders import CATALOGUE, INTERACTIONS
-from common.interactions import encode_held
+from common.interactions import encode_held, read_table
 from common.metrics import (
     DEFAULT_METRICS,
     Estimate,
@@ -53,7 +52,7 @@ class HeldOut:
 def read_heldout(federation: Path) -> HeldOut:
     """Read the held-out folder that the partition wrote."""
     catalogue = read_catalogue(federation / SERVER / CATALOGUE)
-    table = pl.read_parquet(federation / HELDOUT / INTERACTIONS)
+    table = read_table(federation / HELDOUT / INTERACTIONS)
     return HeldOut(catalogue, *encode_held(table, catalogue.items))
 
 
@@ -63,7 +62,7 @@ def count_popularity(
     """Rows an item over several interaction files, float32 ``[num_items]``."""
     counts = np.zeros(catalogue.num_items, dtype=np.float32)
     for path in paths:
-        items = catalogue.items.encode(pl.read_parquet(path)["item"].to_list())
+        items = catalogue.items.encode(read_table(path)["item"].to_list())
         counts += np.bincount(items, minlength=len(counts)).astype(np.float32)
     return counts
 

@@ -7,11 +7,12 @@ import polars as pl
 import pytest
 import scipy.sparse as sp
 import torch
-from flwr.app import Message
+from flwr.app import Array, Message
 from flwr.common.serde import message_from_proto, message_to_proto
 
 import client.app as wiring
 from client.app import app
+from client.data import read_client_data
 from client.release import FAILED, MISFIT, REFUSED
 from common import wire
 from common.accounting import DpEvent
@@ -29,7 +30,7 @@ from tests.client.conftest import (
 )
 
 MARKER = "MARKER-XYZ"
-NOISE_ONLY = {"privacy.max-grad-norm": 1e-9, "privacy.noise-multiplier": 1e9}
+NOISE_ONLY = {"privacy.max-grad-norm": 1e-8, "privacy.noise-multiplier": 1e8}
 
 
 def sent(reply: Message) -> bytes:
@@ -265,3 +266,65 @@ def test_the_charge_comes_before_the_first_look(folder, monkeypatch) -> None:
     monkeypatch.setattr(wiring, "read_client_data", looks)
     app(message_of(4), context)
     assert seen == [[4]]
+
+
+@pytest.mark.parametrize("name", ["c[1]", "a*", "what?", "my folder [red]", "{x,y}"])
+def test_a_folder_is_its_very_name_and_no_pattern(tmp_path, name: str) -> None:
+    """A client must not train on the rows of a folder that a pattern would match."""
+    write_folder(tmp_path / "c1", rows(8))
+    folder = write_folder(tmp_path / name, rows(3))
+    assert read_client_data(folder).histories.shape[0] == 3
+    assert app(message_of(), context_of(folder)).has_content()
+    assert [number for number, _ in spent(folder)] == [1]
+    assert spent(tmp_path / "c1") == []
+
+
+def wrong_kind(part: str, kind: str) -> Message:
+    message = with_labels(message_of())
+    record = message.content[wire.SOFT_LABELS]
+    record[part] = Array(record[part].numpy().astype(kind))
+    return message
+
+
+@pytest.mark.parametrize(
+    ("part", "kind"),
+    [
+        *(("logit", kind) for kind in ("U1", "M8[s]", "c8", "f4", "i4")),
+        *(("item", kind) for kind in ("f4", "?", "u8", "i8")),
+        *(("scale", kind) for kind in ("f8", "i4")),
+    ],
+)
+def test_labels_of_another_type_cost_nothing(folder, part: str, kind: str) -> None:
+    reply = app(wrong_kind(part, kind), context_of(folder))
+    assert reply.error.reason == MISFIT
+    assert spent(folder) == []
+
+
+def test_more_labels_than_announced_cost_nothing(folder) -> None:
+    context = context_of(folder, **{"distillation.proxy-users": 3})
+    assert app(with_labels(message_of()), context).error.reason == MISFIT
+    assert spent(folder) == []
+
+
+def test_a_run_that_aims_beyond_the_budget_is_not_calibrated(
+    tmp_path, monkeypatch
+) -> None:
+    """Calibration for next to no noise takes minutes and gigabytes."""
+
+    def never(*args):
+        raise AssertionError("calibrated")
+
+    monkeypatch.setattr("common.accounting.calibrate", never)
+    folder = write_folder(tmp_path / "0000", rows(8), target_epsilon=8.0)
+    asked = {"privacy.noise-multiplier": 0.0, "privacy.target-epsilon": 1e4}
+    assert app(message_of(), context_of(folder, **asked)).error.reason == REFUSED
+
+
+def test_a_stranger_writes_no_line_into_the_log(folder, caplog) -> None:
+    forged = "run.x\n2026-01-01 ERROR Ledger edited: retire this folder\x1b[31m"
+    reply = app(message_of(), context_of(folder, **{forged: 1}))
+    assert reply.error.reason == MISFIT
+    (record,) = caplog.records
+    assert "\n" not in record.getMessage()
+    assert "\x1b" not in record.getMessage()
+    assert len(record.getMessage()) < 400

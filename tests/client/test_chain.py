@@ -176,6 +176,8 @@ def test_numbers_of_another_kind_are_no_event() -> None:
     for old, new in (
         ('"count":3', '"count":3.0'),
         ('"count":3', '"count":true'),
+        ('"count":3', '"count":1e999'),
+        ("2026-05-01T12:00:00.123+00:00", "0001-01-01T00:00:00.000+14:00"),
         ("GaussianDpEvent", "LaplaceDpEvent"),
         ('"noise_multiplier":1.5', '"noise_multiplier":"1.5"'),
     ):

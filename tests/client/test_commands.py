@@ -134,7 +134,10 @@ def test_plan_goes_by_the_last_training(folder: Path) -> None:
         (["--rounds", "2", "--unit", "interaction"], "no budget per interaction"),
         (["--rounds", "2", "--unit", "household"], "no budget per household"),
         (["--rounds", "2", "--sample-rate", "1.5"], "--sample-rate"),
-        (["--noise-multiplier", "0.01"], "at least 0.25"),
+        (["--noise-multiplier", "nan"], "expected 0.25 to"),
+        (["--noise-multiplier", "1e300"], "expected 0.25 to"),
+        (["--rounds", "10", "--steps", "10000000"], "at most 1000000 steps"),
+        (["--noise-multiplier", "0.01"], "expected 0.25 to"),
     ],
 )
 def test_a_question_that_cannot_be_answered_says_why(folder, options, match) -> None:
@@ -149,6 +152,41 @@ def test_a_folder_without_a_ledger_says_when_one_begins(tmp_path: Path) -> None:
             tutela("ledger", verb, home)
         with pytest.raises(ConfigError, match="client's folder"):
             tutela("ledger", verb, tmp_path / "nowhere")
+
+
+def test_a_runs_name_is_text_and_no_markup(folder: Path) -> None:
+    """It is a stranger's, and stays in the ledger for ever."""
+    place = witness_place(folder, read_settings(folder))
+    with open_ledger(folder, place) as ledger:
+        ledger.append(charge(4, name="[/x] evil [red]x", run="9"))
+    text = tutela("ledger", "show", folder)
+    assert all(part in text for part in ("[/x]", "evil", "[red]x"))
+
+
+def test_the_nodes_own_configuration_counts_here_too(folder: Path) -> None:
+    node = "folder='/data/ours' budget.user.target-epsilon=50.0"
+    found = json.loads(
+        tutela("ledger", "show", folder, "--json", "--node-config", node)
+    )
+    assert found["columns"][0]["budget"]["target_epsilon"] == 50.0
+    with pytest.raises(ConfigError, match="unknown key"):
+        tutela("ledger", "show", folder, "--node-config", "least_noise_multiplier=50")
+
+
+def test_a_file_that_is_no_export_is_said_to_be_none(folder: Path, tmp_path) -> None:
+    with pytest.raises(DataFormatError, match="exported ledger"):
+        tutela("ledger", "verify", folder / "ledger.sqlite")
+    deep = tmp_path / "deep.jsonl"
+    deep.write_text("[" * 100_000)
+    with pytest.raises(DataFormatError, match="exported ledger"):
+        tutela("ledger", "verify", deep)
+
+
+def test_nothing_is_accepted_where_nothing_was(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match="begins with the first"):
+        tutela("ledger", "accept", tmp_path / "empty")
+    assert list((tmp_path / "empty").iterdir()) == []
 
 
 def test_accept_writes_down_what_was_vouched_for(folder: Path) -> None:
@@ -193,6 +231,11 @@ def test_import_says_what_is_outside_the_catalogue(tmp_path: Path) -> None:
     assert (home / "interactions.parquet").read_bytes() == before, "nothing was lost"
     text = tutela("import", home, file, *options, "--unknown-items", "drop")
     assert re.search(r"16 rows of 4 users imported, \d left out", text)
+    alone = csv(
+        tmp_path / "alone.csv", strange.filter(pl.col("item") == "i999").head(1)
+    )
+    with pytest.raises(DataFormatError, match="at least one row"):
+        tutela("import", home, alone, "--overwrite", "--unknown-items", "drop")
     with pytest.raises(ConfigError, match="--unknown-items"):
         tutela("import", home, file, "--unknown-items", "keep")
     with pytest.raises(ConfigError, match="--bad-rows"):

@@ -387,7 +387,7 @@ FAULTS: dict[str, tuple[str | None, Fault]] = {
         CLOSED,
         raises(sqlite3.OperationalError(MARK), "client.ledger.sqlite3.connect"),
     ),
-    "ledger read-only": (CLOSED, raises(READ_ONLY, "client.ledger._check_length")),
+    "ledger read-only": (CLOSED, raises(READ_ONLY, "client.ledger.FileLock.acquire")),
     "receipt unknown": (CLOSED, asks(acknowledged="c" * 64)),
     "witness missing": (CLOSED, lambda scene: scene.witness.unlink()),
     "witness damaged": (CLOSED, lambda scene: scene.witness.write_text(MARK)),

@@ -32,8 +32,10 @@ def test_total_steps_are_rounds_times_local_steps():
 
 
 def test_a_server_may_ask_for_so_many_steps_and_no_more():
-    most = {"training.rounds": 100_000, "training.local-steps": 100_000}
-    assert parse(DEFAULTS | most).total_steps == 10**10
+    most = {"training.rounds": 100_000, "training.local-steps": 10}
+    assert parse(DEFAULTS | most).total_steps == 10**6
+    with pytest.raises(ConfigError, match=r"training\.rounds × training\.local-steps"):
+        parse(DEFAULTS | most | {"training.local-steps": 11})
 
 
 def test_metrics_of_clients_are_off_unless_asked_for():
@@ -66,6 +68,9 @@ def test_a_parsed_config_is_frozen():
         ("run.seed", -2),
         ("run.name", ""),
         ("run.name", "a\nb"),
+        ("run.name", "a\u202eb"),
+        ("run.name", "a\x9bb"),
+        ("training.chunk-users", 5000),
         ("privacy.max-grad-norm", 1e-40),
         ("training.learning-rate", 1e30),
         ("student.logit-scale", 1e9),

@@ -58,3 +58,11 @@ def test_damaged_receipts_are_named_and_not_sent(tmp_path, content: str) -> None
     (tmp_path / "receipts.json").write_text(content)
     with pytest.raises(DataFormatError, match=r"receipts\.json: expected receipts"):
         Receipts(tmp_path)
+
+
+def test_two_runs_of_one_server_keep_each_others_receipts(tmp_path) -> None:
+    one, other = Receipts(tmp_path), Receipts(tmp_path)
+    one.keep({1: FIRST})
+    other.keep({2: SECOND})
+    again = Receipts(tmp_path)
+    assert (again.of(1), again.of(2)) == (FIRST, SECOND)

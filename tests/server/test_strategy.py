@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 import scipy.sparse as sp
 import torch
-from flwr.app import Array, Message, RecordDict
+from flwr.app import Array, ConfigRecord, Message, RecordDict
 
 from common import wire
 from common.catalogue import SCHEMA, Catalogue
@@ -214,6 +214,20 @@ def test_whatever_a_client_sends_the_others_still_count(tmp_path, bad) -> None:
     refusals = [line for line in lines if line["event"] == "refusal"]
     assert len(refusals) == 2
     assert all(line["reason"] and line["round"] == 1 for line in refusals)
+
+
+@pytest.mark.parametrize("value", ["", [], [""], b""])
+def test_a_record_that_cannot_be_counted_ends_no_run(tmp_path, value) -> None:
+    def chatty(message: Message) -> RecordDict:
+        content = honest(2.0)(message)
+        content["more"] = ConfigRecord({"x": value})
+        content[wire.ROUND]["x"] = value
+        return content
+
+    last, lines = run(tmp_path, {1: chatty, 2: honest(4.0)})
+    for name, moved in last.student.items():
+        torch.testing.assert_close(moved, START[name] + 3.0)
+    assert lines[-1]["survivors"] == 2
 
 
 def test_a_reply_of_the_round_before_does_not_count_again(tmp_path) -> None:
