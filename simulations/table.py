@@ -81,7 +81,9 @@ def results_table(results: Results) -> Table:
 
 def render_table(results: Results) -> Group:
     """The table with promise and verdict beneath, for any rich console."""
-    parts: list[Table | Text] = [results_table(results)]
+    parts: list[Table | Text] = [Text(results.name + "\n", "bold")]
+    if results.models:
+        parts = [results_table(results)]
     if results.status == "interrupted":
         rounds = len(results.rounds)
         parts.append(Text(f"INTERRUPTED after {rounds} rounds.\n", "bold yellow"))

@@ -1,5 +1,6 @@
 """The client's app from message to reply, as the server would see it."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from flwr.common.serde import message_from_proto, message_to_proto
 import client.app as wiring
 from client.app import app
 from client.data import read_client_data
-from client.release import FAILED, MISFIT, REFUSED
+from client.release import CLOSED, FAILED, MISFIT, REFUSED
 from common import wire
 from common.accounting import DpEvent
 from common.soft_labels import encode
@@ -328,3 +329,29 @@ def test_a_stranger_writes_no_line_into_the_log(folder, caplog) -> None:
     assert "\n" not in record.getMessage()
     assert "\x1b" not in record.getMessage()
     assert len(record.getMessage()) < 400
+
+
+def test_budget_and_consent_may_come_from_the_nodes_configuration(folder) -> None:
+    context = context_of(folder)
+    for key, value in (("budget.user.target-epsilon", 0.5), ("runs", "books, songs")):
+        context.node_config[key] = value
+        assert app(message_of(), context).error.reason == REFUSED
+        del context.node_config[key]
+    assert spent(folder) == []
+    context.node_config["runs"] = "books, tutela"
+    assert app(message_of(), context).has_content()
+
+
+def test_a_client_put_back_from_a_backup_is_told_by_its_server(tmp_path) -> None:
+    """Folder and witness together: only the server's receipt knows better."""
+    folder = write_folder(tmp_path / "home" / "0000", rows(8))
+    context = context_of(folder)
+    assert app(message_of(1), context).has_content()
+    shutil.copytree(tmp_path / "home", tmp_path / "backup")
+    reply = app(message_of(2), context)
+    receipt = wire.unpack_reply_header(reply.content).receipt
+    shutil.rmtree(tmp_path / "home")
+    shutil.copytree(tmp_path / "backup", tmp_path / "home")
+    refused = app(message_of(3, acknowledged=receipt), context)
+    assert refused.error.reason == CLOSED
+    assert [number for number, _ in spent(folder)] == [1]

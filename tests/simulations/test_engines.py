@@ -1,13 +1,23 @@
 """The engines run the same apps to the same arrays."""
 
+import json
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tomli_w
 from safetensors.numpy import load_file
 
-from common.config import RunConfig, defaults, parse
-from simulations.experiment import run_experiment
+from client.app import app as client
+from common.config import RunConfig, defaults, parse, to_flat
+from common.durable_files import read_or_create_secret
+from common.errors import ProtocolError
+from common.folders import SERVER_KEY
+from common.signature import public_key
+from server.app import app as server
+from simulations.engine import Job, run_in_process
+from simulations.experiment import prepare, run_experiment
 
 
 def tiny(**overrides) -> RunConfig:
@@ -63,3 +73,27 @@ def test_flowers_ray_engine_gives_the_same_arrays(tmp_path: Path) -> None:
     for metric, found in here.models["student_private"].items():
         other = ray.models["student_private"][metric]
         assert found.value == pytest.approx(other.value, abs=0.01)
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_clients_may_consent_to_a_servers_key_alone(tmp_path: Path, trusted) -> None:
+    """The server signs with the key in its state folder; nobody named the run."""
+    config = tiny(**{"training.rounds": 1})
+    prepare(config, tmp_path / "federation")
+    out = tmp_path / "out"
+    key = public_key(read_or_create_secret(out / "state" / SERVER_KEY))
+    clients = tmp_path / "federation" / "clients"
+    for path in sorted(clients.glob("*/settings.toml")):
+        tree = tomllib.loads(path.read_text()) | {"runs": []}
+        tree["servers"] = [key if trusted else "ab" * 32]
+        path.write_text(tomli_w.dumps(tree))
+    public = tmp_path / "federation" / "server"
+    job = Job(7, to_flat(config), 3, clients, public, out)
+    if not trusted:
+        with pytest.raises(ProtocolError, match="every client failed or refused"):
+            run_in_process(server, client, job)
+        return
+    run_in_process(server, client, job)
+    lines = (out / "metrics.jsonl").read_text().splitlines()
+    counts = [json.loads(line).get("survivors") for line in lines]
+    assert [count for count in counts if count is not None] == [3, 3]
