@@ -15,10 +15,11 @@ from client.budget import check_consent
 from client.chain import Charge
 from client.settings import ClientSettings, locate, read_settings
 from common import wire
-from common.accounting import noise_multiplier, planned_events, releases
+from common.accounting import noise_multiplier
 from common.catalogue import Catalogue, read_catalogue
 from common.config import RunConfig, parse, to_flat
 from common.errors import BudgetExhausted, ConfigError, ProtocolError
+from common.events import planned_events, releases
 from common.folders import CATALOGUE
 from common.signature import check_signature
 from common.soft_labels import SoftLabels, check

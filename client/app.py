@@ -18,10 +18,11 @@ from client.settings import locate, read_settings
 from client.train import Streams, mechanism_of
 from client.train import train as train_student
 from common import wire
-from common.accounting import noise_multiplier, releases
+from common.accounting import noise_multiplier
 from common.catalogue import read_catalogue
 from common.config import parse
 from common.errors import ProtocolError
+from common.events import releases
 from common.folders import CATALOGUE, STUDENT
 from common.student import save_student
 

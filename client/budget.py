@@ -13,16 +13,9 @@ from dataclasses import replace
 
 from client.chain import Charge, LedgerEntry
 from client.settings import ANY, Budget, ClientSettings
-from common.accounting import (
-    LEAST_NOISE,
-    DpEvent,
-    Unit,
-    epsilon,
-    epsilon_bound,
-    epsilon_rdp,
-    merged,
-)
+from common.accounting import LEAST_NOISE, epsilon, epsilon_bound, epsilon_rdp
 from common.errors import BudgetExhausted, NoConsent
+from common.events import DpEvent, Unit, merged
 from common.wire import EVALUATE
 
 HOPELESS = 4

@@ -17,8 +17,8 @@ from functools import cached_property
 from typing import Any
 
 from client.faults import Fault, LedgerFault
-from common.accounting import DpEvent, event_record, read_event
 from common.errors import DataFormatError
+from common.events import DpEvent, event_record, read_event
 
 EXPORT_FORMAT = "tutela-ledger-1"
 

@@ -21,7 +21,7 @@ from common.errors import ConfigError
 if TYPE_CHECKING:
     from client.chain import LedgerEntry
     from client.settings import ClientSettings
-    from common.accounting import DpEvent
+    from common.events import DpEvent
 
 ledger_app = typer.Typer(
     help="A client's privacy ledger: what was spent, what is left.",
@@ -253,7 +253,8 @@ def _round(
     steps: int | None,
 ) -> DpEvent:
     """What a further round does: as asked, where nothing was, as the last training."""
-    from common.accounting import LEAST_NOISE, MOST_NOISE, DpEvent
+    from common.accounting import LEAST_NOISE, MOST_NOISE
+    from common.events import DpEvent
     from common.wire import TRAIN
 
     if rate is not None and not 0 < rate <= 1:

@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 
 from client.budget import exceeds
 from client.settings import Budget
-from common.accounting import DpEvent, calibrate, epsilon, epsilon_bound, merged
+from common.accounting import calibrate, epsilon, epsilon_bound
 from common.config import MOST_STEPS
 from common.errors import BudgetExhausted
+from common.events import DpEvent, merged
 
 
 @dataclass(frozen=True)

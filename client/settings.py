@@ -27,8 +27,9 @@ from pydantic import (
 )
 
 from client.witness import default_place
-from common.accounting import LEAST_NOISE, Unit
+from common.accounting import LEAST_NOISE
 from common.errors import ConfigError
+from common.events import Unit
 from common.folders import SETTINGS
 
 #: In ``runs``: any run.

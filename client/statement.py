@@ -14,7 +14,8 @@ from typing import get_args
 from client.budget import spent
 from client.chain import Charge, LedgerEntry
 from client.settings import Budget, ClientSettings
-from common.accounting import Unit, epsilon, epsilon_path, epsilon_rdp
+from common.accounting import epsilon, epsilon_path, epsilon_rdp
+from common.events import Unit
 from common.promise import NOT_PRIVATE, SEEDED
 
 UNITS: tuple[Unit, ...] = get_args(Unit)

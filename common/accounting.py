@@ -11,21 +11,16 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from common.config import RunConfig
 from common.errors import ConfigError
+from common.events import DpEvent, merged, planned_events
 
 if TYPE_CHECKING:
     from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
-
-#: What a round of each kind releases; the keys are Flower's message types.
-Releases = dict[str, "DpEvent"]
-Unit = Literal["user", "interaction"]
-Relation = Literal["add-or-remove-one"]
 
 #: Grid of the privacy loss; a coarser one gives a slightly larger, still valid ε.
 FINE_GRID = 1e-4
@@ -34,65 +29,6 @@ COARSE_GRID = 1e-3
 #: Calibration searches between these: below, ε says nothing and is slow to compute.
 LEAST_NOISE, MOST_NOISE = 0.25, 2.0**20
 CALIBRATION = 1e-4
-
-
-@dataclass(frozen=True)
-class DpEvent:
-    """``steps`` noisy sums over Poisson samples of the units.
-
-    Attributes:
-        noise_multiplier: noise deviation over the clipping norm; 0 is no privacy.
-        sample_rate: probability that a unit is in a step's sample, in (0, 1].
-        steps: how many sums were released, empty samples included.
-    """
-
-    noise_multiplier: float
-    sample_rate: float
-    steps: int
-    mechanism: Literal["gaussian"] = "gaussian"
-    unit: Unit = "user"
-    relation: Relation = "add-or-remove-one"
-
-
-def releases(config: RunConfig, noise_multiplier: float, number: int) -> Releases:
-    """What a client releases in round ``number`` under this public configuration."""
-    found = {
-        "train": DpEvent(
-            noise_multiplier, config.privacy.sample_rate, config.training.local_steps
-        )
-    }
-    metrics = config.client_metrics
-    if metrics.every and number % metrics.every == 0:
-        private = config.privacy.mode != "off"
-        found["evaluate"] = DpEvent(
-            metrics.noise_multiplier if private else 0.0, 1.0, 1
-        )
-    return found
-
-
-def planned_events(config: RunConfig, noise_multiplier: float) -> tuple[DpEvent, ...]:
-    """What the whole run amounts to, one event a mechanism: training comes first."""
-    rounds, every = config.training.rounds, config.client_metrics.every
-    found = releases(config, noise_multiplier, every or 1)
-    counts = {"train": rounds, "evaluate": rounds // every if every else 0}
-    return tuple(
-        replace(event, steps=event.steps * counts[kind])
-        for kind, event in found.items()
-        if counts[kind]
-    )
-
-
-def merged(events: Sequence[DpEvent]) -> tuple[DpEvent, ...]:
-    """Equal mechanisms as one event with their steps added, in order of appearance.
-
-    Composition is the same, its cost and its last digits do not depend on how the
-    steps were cut into rounds.
-    """
-    steps: dict[DpEvent, int] = {}
-    for event in events:
-        kind = replace(event, steps=0)
-        steps[kind] = steps.get(kind, 0) + event.steps
-    return tuple(replace(kind, steps=count) for kind, count in steps.items())
 
 
 def epsilon(events: Sequence[DpEvent], delta: float) -> float:
@@ -274,46 +210,6 @@ def noise_multiplier(config: RunConfig) -> float:
         training.steps,
         tuple(beside),
     )
-
-
-def event_record(event: DpEvent) -> dict[str, Any]:
-    """The event as ``dp-accounting`` writes it: class names and fields, for JSON."""
-    mechanism: dict[str, Any] = {
-        "class_name": "GaussianDpEvent",
-        "noise_multiplier": event.noise_multiplier,
-    }
-    if event.sample_rate < 1.0:
-        mechanism = {
-            "class_name": "PoissonSampledDpEvent",
-            "sampling_probability": event.sample_rate,
-            "event": mechanism,
-        }
-    return {
-        "class_name": "SelfComposedDpEvent",
-        "event": mechanism,
-        "count": event.steps,
-    }
-
-
-def read_event(record: Mapping[str, Any], unit: Unit, relation: Relation) -> DpEvent:
-    """The event that :func:`event_record` wrote.
-
-    Raises:
-        KeyError, TypeError, ValueError: if the record is of another form.
-    """
-    mechanism, rate = record["event"], 1.0
-    if mechanism["class_name"] == "PoissonSampledDpEvent":
-        rate, mechanism = float(mechanism["sampling_probability"]), mechanism["event"]
-    event = DpEvent(
-        float(mechanism["noise_multiplier"]),
-        rate,
-        int(record["count"]),
-        unit=unit,
-        relation=relation,
-    )
-    if event_record(event) != record:
-        raise ValueError("Expected a sampled Gaussian event.")
-    return event
 
 
 def _step(event: DpEvent) -> Any:

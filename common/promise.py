@@ -9,8 +9,9 @@ import math
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 
-from common.accounting import Relation, Unit, epsilon, planned_events
+from common.accounting import epsilon
 from common.config import RunConfig
+from common.events import Relation, Unit, planned_events
 
 NOT_PRIVATE = "NOT PRIVATE"
 SEEDED = (

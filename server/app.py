@@ -12,9 +12,10 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from safetensors.numpy import save_file
 
-from common.accounting import epsilon_path, noise_multiplier, releases
+from common.accounting import epsilon_path, noise_multiplier
 from common.config import RunConfig, parse
 from common.durable_files import read_or_create_secret
+from common.events import releases
 from common.features import item_features
 from common.folders import (
     SERVER_KEY,

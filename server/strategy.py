@@ -19,9 +19,9 @@ from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
 from common import wire
-from common.accounting import releases
 from common.config import RunConfig
 from common.errors import ProtocolError
+from common.events import releases
 from common.soft_labels import SoftLabels
 from common.student import StateDict, StudentSpec, shapes
 from server.aggregation import (

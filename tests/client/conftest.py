@@ -14,10 +14,10 @@ from client.importing import write_rows
 from client.ledger import inspect_ledger
 from client.settings import read_settings, witness_place
 from common import wire
-from common.accounting import DpEvent
 from common.catalogue import SCHEMA as CATALOGUE_SCHEMA
 from common.catalogue import Catalogue, write_catalogue
 from common.config import defaults
+from common.events import DpEvent
 from common.interactions import SCHEMA
 from common.student import StudentSpec, random_state
 

@@ -16,7 +16,7 @@ from client.app import app
 from client.data import read_client_data
 from client.release import CLOSED, FAILED, MISFIT, REFUSED
 from common import wire
-from common.accounting import DpEvent
+from common.events import DpEvent
 from common.soft_labels import encode
 from common.student import random_state, shapes
 from tests.client.conftest import (

@@ -9,8 +9,9 @@ import pytest
 from client.budget import check_charge, check_consent, exceeds, spent
 from client.chain import Charge, LedgerEntry
 from client.settings import ClientSettings
-from common.accounting import DpEvent, epsilon
+from common.accounting import epsilon
 from common.errors import BudgetExhausted, NoConsent
+from common.events import DpEvent
 from tests.client.conftest import nonce_of, settings_of
 
 EVENT = DpEvent(2.0, 0.5, 2)

@@ -19,8 +19,8 @@ from client.chain import (
     read_export,
 )
 from client.faults import Fault, LedgerFault
-from common.accounting import DpEvent
 from common.errors import DataFormatError
+from common.events import DpEvent
 from tests.client.conftest import nonce_of
 
 EVENT = DpEvent(1.5, 0.25, 3)

@@ -12,7 +12,7 @@ from client.evaluate import metric_sums, noised, user_values
 from client.randomness import secure_stream, seeded_stream
 from client.release import MISFIT, REFUSED
 from common import wire
-from common.accounting import DpEvent
+from common.events import DpEvent
 from common.student import build, random_state
 from common.wire import METRIC_NORM
 from tests.client.conftest import (

@@ -16,8 +16,8 @@ from client.chain import Charge, hash_of
 from client.faults import ADVICE, Fault, LedgerFault
 from client.ledger import _is_short, accept, inspect_ledger, open_ledger
 from client.witness import Witness, read_witness, write_witness
-from common.accounting import DpEvent
 from common.errors import ConfigError, LedgerError
+from common.events import DpEvent
 from tests.client.conftest import nonce_of
 
 EVENT = DpEvent(2.0, 0.5, 2)

@@ -6,8 +6,9 @@ import pytest
 
 from client.planning import noise_for, rounds_left
 from client.settings import Budget
-from common.accounting import DpEvent, epsilon
+from common.accounting import epsilon
 from common.errors import BudgetExhausted
+from common.events import DpEvent
 
 ONE = DpEvent(3.0, 0.5, 2)
 BEFORE = (DpEvent(2.0, 0.5, 4),)

@@ -15,8 +15,9 @@ from client.ledger import inspect_ledger, open_ledger
 from client.settings import ClientSettings
 from client.statement import make_statement
 from client.statement_view import number, plot_statement, print_statement, sparkline
-from common.accounting import DpEvent, epsilon, epsilon_rdp
+from common.accounting import epsilon, epsilon_rdp
 from common.errors import ConfigError
+from common.events import DpEvent
 from tests.client.conftest import nonce_of, settings_of
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)

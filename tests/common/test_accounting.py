@@ -1,9 +1,7 @@
-"""ε: known vectors, Opacus' accountants, composition, calibration, records."""
+"""ε: known vectors, Opacus' accountants, composition, calibration."""
 
-import json
 import math
 import time
-from dataclasses import replace
 
 import dp_accounting
 import pytest
@@ -13,21 +11,20 @@ from opacus.accountants import PRVAccountant, RDPAccountant
 
 from common import accounting
 from common.accounting import (
-    DpEvent,
     calibrate,
     epsilon,
     epsilon_bound,
     epsilon_path,
     epsilon_rdp,
-    event_record,
-    merged,
     noise_multiplier,
-    planned_events,
-    read_event,
-    releases,
 )
 from common.config import defaults, parse
 from common.errors import ConfigError
+from common.events import (
+    DpEvent,
+    merged,
+    planned_events,
+)
 
 DELTA = 1e-5
 
@@ -115,13 +112,13 @@ def test_five_rounds_of_ten_steps_cost_fifty_steps():
     assert five > 1.5 * epsilon([DpEvent(1.0, 0.1, 10)], DELTA)
 
 
-_EVENTS = st.builds(
+EVENTS = st.builds(
     DpEvent, st.floats(2.0, 20.0), st.sampled_from([0.01, 0.5, 1.0]), st.integers(0, 20)
 )
 
 
 @settings(max_examples=8, deadline=None)
-@given(st.lists(_EVENTS, max_size=2), _EVENTS)
+@given(st.lists(EVENTS, max_size=2), EVENTS)
 def test_epsilon_never_falls_when_an_event_is_added(events, more):
     before, after = epsilon(events, DELTA), epsilon([*events, more], DELTA)
     assert 0 <= before <= after + 1e-9
@@ -219,19 +216,6 @@ def test_the_path_counts_every_release_of_a_round():
     assert path[0] < epsilon([train, train], DELTA)
 
 
-@given(st.lists(_EVENTS, max_size=6))
-def test_merging_keeps_every_step_of_every_mechanism(events):
-    def steps(found):
-        kinds = {replace(event, steps=0) for event in found}
-        return {
-            k: sum(e.steps for e in found if replace(e, steps=0) == k) for k in kinds
-        }
-
-    kinds = [replace(event, steps=0) for event in merged(events)]
-    assert steps(merged(events)) == steps(events)
-    assert kinds == list(dict.fromkeys(replace(event, steps=0) for event in events))
-
-
 def test_merging_keeps_what_the_composition_costs():
     """Against dp-accounting composing the events one by one."""
     events = [DpEvent(3.0, 0.5, 2), DpEvent(4.0, 1.0, 1), DpEvent(3.0, 0.5, 3)]
@@ -245,52 +229,6 @@ def test_merging_keeps_what_the_composition_costs():
     assert epsilon(events, DELTA) == pytest.approx(one_by_one, abs=1e-6)
 
 
-def test_merging_never_mixes_units_or_mechanisms():
-    one = DpEvent(1.0, 0.5, 1)
-    others = [
-        replace(one, unit="interaction"),
-        replace(one, sample_rate=0.25),
-        replace(one, noise_multiplier=2.0),
-    ]
-    assert merged([one, *others]) == (one, *others)
-
-
-def test_planned_events_hold_public_constants():
-    found = planned_events(config(7, sample_rate=0.25, delta=1e-6), 1.5)
-    assert found == (DpEvent(1.5, 0.25, 7, "gaussian", "user", "add-or-remove-one"),)
-
-
-@pytest.mark.parametrize(
-    ("rounds", "every", "releases_of_metrics"),
-    [(7, 2, 3), (7, 7, 1), (7, 1, 7), (7, 8, 0), (7, 0, 0)],
-)
-def test_planned_events_count_the_metrics(rounds, every, releases_of_metrics):
-    asked = config(rounds, local_steps=3, metrics_every=every)
-    training, *metrics = planned_events(asked, 1.5)
-    assert training == DpEvent(1.5, 0.5, 3 * rounds)
-    expected = [DpEvent(6.0, 1.0, releases_of_metrics)] if releases_of_metrics else []
-    assert metrics == expected
-
-
-@pytest.mark.parametrize("every", [0, 1, 2, 3, 9])
-def test_the_plan_is_the_sum_of_what_the_rounds_release(every):
-    asked = config(7, local_steps=3, metrics_every=every)
-    done = [event for n in range(1, 8) for event in releases(asked, 1.5, n).values()]
-    assert set(merged(done)) == set(planned_events(asked, 1.5))
-
-
-def test_a_round_releases_metrics_only_when_it_is_their_turn():
-    asked = config(local_steps=2, metrics_every=3)
-    train = DpEvent(1.5, 0.5, 2)
-    assert releases(asked, 1.5, 2) == {"train": train}
-    assert releases(asked, 1.5, 3) == {"train": train, "evaluate": DpEvent(6.0, 1.0, 1)}
-
-
-def test_mode_off_releases_metrics_without_noise():
-    found = releases(config(metrics_every=1, mode="off"), 0.0, 1)
-    assert found["evaluate"].noise_multiplier == 0.0
-
-
 def test_noise_is_none_given_or_calibrated():
     assert noise_multiplier(config(mode="off", noise_multiplier=2.0)) == 0.0
     assert noise_multiplier(config(noise_multiplier=2.5)) == 2.5
@@ -302,53 +240,3 @@ def test_calibrated_noise_pays_for_the_metrics_as_well():
     asked = config(metrics_every=5, target_epsilon=2.0, sample_rate=1.0)
     total = epsilon(planned_events(asked, noise_multiplier(asked)), DELTA)
     assert 1.99 <= total <= 2.0
-
-
-def own_fields(event):
-    """What dp-accounting itself would write, without where its classes live."""
-    fields = event._asdict()
-    del fields["module_name"]
-    return {
-        name: own_fields(value) if hasattr(value, "_asdict") else value
-        for name, value in fields.items()
-    }
-
-
-@pytest.mark.parametrize("rate", [0.25, 1.0])
-def test_a_record_is_dp_accountings_own(rate):
-    step = dp_accounting.GaussianDpEvent(1.5)
-    if rate < 1:
-        step = dp_accounting.PoissonSampledDpEvent(rate, step)
-    theirs = dp_accounting.SelfComposedDpEvent(step, 7).to_named_tuple()
-    assert event_record(DpEvent(1.5, rate, 7)) == own_fields(theirs)
-
-
-@given(
-    st.builds(
-        DpEvent,
-        st.floats(0, 1e6),
-        st.floats(0, 1, exclude_min=True),
-        st.integers(0, 10**9),
-        unit=st.sampled_from(["user", "interaction"]),
-    )
-)
-def test_a_recorded_event_is_read_back_bit_for_bit(event):
-    stored = json.loads(json.dumps(event_record(event)))
-    assert read_event(stored, event.unit, event.relation) == event
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"class_name": "ComposedDpEvent"},
-        {"count": 1.5},
-        {"more": 1},
-        {"event": {"class_name": "LaplaceDpEvent", "noise_multiplier": 1.0}},
-        {"event": {"class_name": "GaussianDpEvent"}},
-        {"event": None},
-    ],
-)
-def test_a_record_of_another_form_is_refused(change):
-    record = event_record(DpEvent(1.5, 1.0, 7)) | change
-    with pytest.raises((KeyError, TypeError, ValueError)):
-        read_event(record, "user", "add-or-remove-one")

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.accounting import DpEvent, epsilon
+from common.accounting import epsilon
 from common.config import defaults, parse
+from common.events import DpEvent
 from common.promise import NOT_PRIVATE, promise_of
 
 CONFIG = parse(

@@ -9,8 +9,9 @@ import torch
 
 from client.ledger import inspect_ledger
 from client.settings import ClientSettings, read_settings, witness_place
-from common.accounting import DpEvent, merged, noise_multiplier, planned_events
+from common.accounting import noise_multiplier
 from common.config import RunConfig, defaults, parse
+from common.events import DpEvent, merged, planned_events
 from common.folders import (
     CATALOGUE,
     ID_KEY,

@@ -1,0 +1,118 @@
+"""What was done, as events: public numbers that an accountant turns into ε later.
+
+In ``common`` because the client charges them, the server announces them and reports
+state them. An event's meaning never changes; what it costs may, with a tighter
+accountant (``common/accounting.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from common.config import RunConfig
+
+#: What a round of each kind releases; the keys are Flower's message types.
+Releases = dict[str, "DpEvent"]
+Unit = Literal["user", "interaction"]
+Relation = Literal["add-or-remove-one"]
+
+
+@dataclass(frozen=True)
+class DpEvent:
+    """``steps`` noisy sums over Poisson samples of the units.
+
+    Attributes:
+        noise_multiplier: noise deviation over the clipping norm; 0 is no privacy.
+        sample_rate: probability that a unit is in a step's sample, in (0, 1].
+        steps: how many sums were released, empty samples included.
+    """
+
+    noise_multiplier: float
+    sample_rate: float
+    steps: int
+    mechanism: Literal["gaussian"] = "gaussian"
+    unit: Unit = "user"
+    relation: Relation = "add-or-remove-one"
+
+
+def releases(config: RunConfig, noise_multiplier: float, number: int) -> Releases:
+    """What a client releases in round ``number`` under this public configuration."""
+    found = {
+        "train": DpEvent(
+            noise_multiplier, config.privacy.sample_rate, config.training.local_steps
+        )
+    }
+    metrics = config.client_metrics
+    if metrics.every and number % metrics.every == 0:
+        private = config.privacy.mode != "off"
+        found["evaluate"] = DpEvent(
+            metrics.noise_multiplier if private else 0.0, 1.0, 1
+        )
+    return found
+
+
+def planned_events(config: RunConfig, noise_multiplier: float) -> tuple[DpEvent, ...]:
+    """What the whole run amounts to, one event a mechanism: training comes first."""
+    rounds, every = config.training.rounds, config.client_metrics.every
+    found = releases(config, noise_multiplier, every or 1)
+    counts = {"train": rounds, "evaluate": rounds // every if every else 0}
+    return tuple(
+        replace(event, steps=event.steps * counts[kind])
+        for kind, event in found.items()
+        if counts[kind]
+    )
+
+
+def merged(events: Sequence[DpEvent]) -> tuple[DpEvent, ...]:
+    """Equal mechanisms as one event with their steps added, in order of appearance.
+
+    Composition is the same, its cost and its last digits do not depend on how the
+    steps were cut into rounds.
+    """
+    steps: dict[DpEvent, int] = {}
+    for event in events:
+        kind = replace(event, steps=0)
+        steps[kind] = steps.get(kind, 0) + event.steps
+    return tuple(replace(kind, steps=count) for kind, count in steps.items())
+
+
+def event_record(event: DpEvent) -> dict[str, Any]:
+    """The event as ``dp-accounting`` writes it: class names and fields, for JSON."""
+    mechanism: dict[str, Any] = {
+        "class_name": "GaussianDpEvent",
+        "noise_multiplier": event.noise_multiplier,
+    }
+    if event.sample_rate < 1.0:
+        mechanism = {
+            "class_name": "PoissonSampledDpEvent",
+            "sampling_probability": event.sample_rate,
+            "event": mechanism,
+        }
+    return {
+        "class_name": "SelfComposedDpEvent",
+        "event": mechanism,
+        "count": event.steps,
+    }
+
+
+def read_event(record: Mapping[str, Any], unit: Unit, relation: Relation) -> DpEvent:
+    """The event that :func:`event_record` wrote.
+
+    Raises:
+        KeyError, TypeError, ValueError: if the record is of another form.
+    """
+    mechanism, rate = record["event"], 1.0
+    if mechanism["class_name"] == "PoissonSampledDpEvent":
+        rate, mechanism = float(mechanism["sampling_probability"]), mechanism["event"]
+    event = DpEvent(
+        float(mechanism["noise_multiplier"]),
+        rate,
+        int(record["count"]),
+        unit=unit,
+        relation=relation,
+    )
+    if event_record(event) != record:
+        raise ValueError("Expected a sampled Gaussian event.")
+    return event
