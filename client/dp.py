@@ -24,7 +24,7 @@ from opacus.optimizers import DPOptimizerFastGradientClipping
 from torch import Tensor, nn
 
 from client.randomness import RandomStream
-from common.student import Student, normalise_history
+from common.student import Student
 
 UserLoss = Callable[[Tensor, Tensor], Tensor]
 
@@ -126,10 +126,14 @@ class BookKeeping(GradSampleModuleFastGradientClipping):  # type: ignore[misc]
 
         A user whose coefficient is 0 adds exactly 0, whatever its gradient is.
         """
-        counts = (coefficient > 0)[:, None]
+        counts = coefficient > 0
         for layer, (activations, backprops) in self.kept.items():
-            scaled = torch.where(counts, coefficient[:, None] * backprops, 0.0)
-            layer.weight.grad = scaled.T @ torch.where(counts, activations, 0.0)
+            if not bool(counts.all()):
+                # Nothing times what is not finite would not be nothing.
+                activations = torch.where(counts[:, None], activations, 0.0)
+                backprops = torch.where(counts[:, None], backprops, 0.0)
+            scaled = coefficient[:, None] * backprops
+            layer.weight.grad = scaled.T @ activations
             if layer.bias is not None:
                 layer.bias.grad = scaled.sum(dim=0)
 
@@ -166,7 +170,8 @@ class PrivateSteps:
         try:
             losses = self.loss(wrapped(history), target)
             torch.autograd.backward([losses.sum()])
-            norms = wrapped.get_norm_sample() + rounding(self.student, history)
+            length = wrapped.kept[self.student.encoder][0].sum(dim=1)
+            norms = wrapped.get_norm_sample() + rounding(self.student, length)
             finite = torch.isfinite(norms) & torch.isfinite(losses.detach())
             clip = (self.mechanism.max_grad_norm / norms).clamp(max=1.0)
             wrapped.set_sum(torch.where(finite, clip, 0.0))
@@ -189,7 +194,7 @@ class PrivateSteps:
         self.optimizer.zero_grad(set_to_none=True)
 
 
-def rounding(student: Student, history: Tensor) -> Tensor:
+def rounding(student: Student, length: Tensor) -> Tensor:
     """Room in each user's clip for what rounding makes of its gradient, ``[B]``.
 
     The last bits of a product depend on the shape of the batch, and so on who else
@@ -198,9 +203,11 @@ def rounding(student: Student, history: Tensor) -> Tensor:
     change of a user's contribution below 1e-6 of the clip. The bound is that of a
     forward and a backward pass of two linear layers and a softmax over a mean of
     targets (Higham 2002, section 3.1, with a factor of a million to spare).
+
+    Args:
+        length: sum of each user's scaled history, ``[B]``.
     """
     spec = student.spec
-    length = normalise_history(history, spec.history_exponent).sum(dim=1)
     encoder = student.encoder.weight.detach().norm(dim=0).max()
     decoder = student.decoder.weight.detach().norm(dim=1).max()
     user = spec.logit_scale * encoder * length
