@@ -94,8 +94,6 @@ def show(
     """Spent and left per unit, at several δ, by run and round."""
     from rich.console import Console
 
-    from client.ledger import inspect_ledger
-    from client.settings import witness_place
     from client.statement import budget_of, make_statement
     from client.statement_view import plot_statement, print_statement
 
@@ -104,7 +102,7 @@ def show(
         if not 0 < delta < 1:
             raise ConfigError(f"--delta: expected a number in (0, 1), got {delta}.")
     own = budget_of(settings).delta
-    found = inspect_ledger(folder, witness_place(folder, settings))
+    found = _inspect(folder, settings)
     statement = make_statement(*found, settings, deltas or (own / 10, own / 1000))
     if plot is not None:
         plot_statement(statement, plot)
@@ -136,7 +134,7 @@ def verify(
         ledger, entries = read_export(folder.read_bytes().decode(errors="replace"))
         beside = "an export has no witness to compare with"
     else:
-        ledger, entries = _inspect(folder, node_config)
+        ledger, entries = _inspect(folder, _settings(folder, node_config))
         beside = "the witness agrees"
     typer.echo(
         f"Sound: {len(entries)} entries, the chain is whole, {beside}. "
@@ -155,7 +153,7 @@ def export(
     """Write the chain as JSON lines, which anybody can verify again."""
     from client.chain import export_text
 
-    text = export_text(*_inspect(folder, node_config))
+    text = export_text(*_inspect(folder, _settings(folder, node_config)))
     if out is None:
         sys.stdout.write(text)
     else:
@@ -192,12 +190,11 @@ def plan(
 
     if (noise_multiplier is None) == (rounds is None):
         raise ConfigError("Expected either --noise-multiplier or --rounds.")
-    budgets = {
-        str(name): each for name, each in _settings(folder, node_config).budget.items()
-    }
+    settings = _settings(folder, node_config)
+    budgets = {str(name): each for name, each in settings.budget.items()}
     if unit not in budgets:
         raise ConfigError(f"--unit: this client has no budget per {unit}.")
-    budget, (_, entries) = budgets[unit], _inspect(folder, node_config)
+    budget, (_, entries) = budgets[unit], _inspect(folder, settings)
     one = _round(entries, unit, noise_multiplier, sample_rate, steps)
     done = spent(entries, one.unit)
     if (rounds or 1) * one.steps > MOST_STEPS:
@@ -237,11 +234,10 @@ def _settings(folder: Path, node_config: str) -> ClientSettings:
     return read_settings(folder, dict(parse_assignment(word) for word in words))
 
 
-def _inspect(folder: Path, node_config: str) -> tuple[str, list[LedgerEntry]]:
+def _inspect(folder: Path, settings: ClientSettings) -> tuple[str, list[LedgerEntry]]:
     from client.ledger import inspect_ledger
     from client.settings import witness_place
 
-    settings = _settings(folder, node_config)
     return inspect_ledger(folder, witness_place(folder, settings))
 
 

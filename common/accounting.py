@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +37,7 @@ def epsilon(events: Sequence[DpEvent], delta: float) -> float:
     Raises:
         ConfigError: if events of different units would be added.
     """
-    return _total(events, delta, "pld")
+    return _epsilon_pld(_composable(events), delta, FINE_GRID)
 
 
 def epsilon_bound(events: Sequence[DpEvent], delta: float) -> float:
@@ -46,7 +46,7 @@ def epsilon_bound(events: Sequence[DpEvent], delta: float) -> float:
     Raises:
         ConfigError: if events of different units would be added.
     """
-    return _total(events, delta, "pld, coarse")
+    return _epsilon_pld(_composable(events), delta, COARSE_GRID)
 
 
 def epsilon_rdp(events: Sequence[DpEvent], delta: float) -> float:
@@ -57,21 +57,26 @@ def epsilon_rdp(events: Sequence[DpEvent], delta: float) -> float:
     Raises:
         ConfigError: if events of different units would be added.
     """
-    return _total(events, delta, "rdp")
+    return _epsilon_rdp(_composable(events), delta)
 
 
-def _total(events: Sequence[DpEvent], delta: float, accountant: str) -> float:
+def _composable(events: Sequence[DpEvent]) -> tuple[DpEvent, ...]:
     if len({event.unit for event in events}) > 1:
         raise ConfigError("Expected events of one privacy unit; units never add up.")
-    if any(event.noise_multiplier == 0 and event.steps for event in events):
-        return float("inf")
-    return ACCOUNTANTS[accountant](merged(events), delta)
+    return merged(events)
+
+
+def _is_bare(events: Sequence[DpEvent]) -> bool:
+    """Whether something was released without noise, which costs everything."""
+    return any(event.noise_multiplier == 0 and event.steps for event in events)
 
 
 @lru_cache(maxsize=256)
 def _epsilon_rdp(events: tuple[DpEvent, ...], delta: float) -> float:
     from dp_accounting.rdp import RdpAccountant
 
+    if _is_bare(events):
+        return math.inf
     # It warns of each order that it leaves out, which costs nothing but tightness.
     logging.getLogger("absl").setLevel(logging.ERROR)
     accountant = RdpAccountant()
@@ -83,17 +88,12 @@ def _epsilon_rdp(events: tuple[DpEvent, ...], delta: float) -> float:
 
 @lru_cache(maxsize=256)
 def _epsilon_pld(events: tuple[DpEvent, ...], delta: float, grid: float) -> float:
+    if _is_bare(events):
+        return math.inf
     loss = _identity(grid)
     for event in events:
         loss = loss.compose(_loss(event, grid))
     return float(loss.get_epsilon_for_delta(delta))
-
-
-ACCOUNTANTS: dict[str, Callable[[tuple[DpEvent, ...], float], float]] = {
-    "pld": lambda events, delta: _epsilon_pld(events, delta, FINE_GRID),
-    "pld, coarse": lambda events, delta: _epsilon_pld(events, delta, COARSE_GRID),
-    "rdp": lambda events, delta: _epsilon_rdp(events, delta),
-}
 
 
 def epsilon_path(batches: Sequence[Sequence[DpEvent]], delta: float) -> list[float]:

@@ -1,7 +1,7 @@
 """Files that must be whole, lasting or secret: each written so, or not at all.
 
 In ``common`` because the server keeps a signing key and receipts as the client keeps
-its id key, its witness and its last reply.
+its id key, its witness and its last reply, and both keep students.
 """
 
 from __future__ import annotations
@@ -15,20 +15,25 @@ from common.errors import ConfigError
 SECRET_BYTES = 32
 
 
-def write_durably(path: Path, content: bytes) -> None:
+def write_durably(path: Path, content: bytes, mode: int = 0o600) -> None:
     """Replace a file: afterwards it holds the old bytes or the new, through a crash.
 
-    The file is its owner's alone (0600), and on disk when the call returns.
+    It is on disk when the call returns, and its owner's alone unless ``mode`` says
+    otherwise.
     """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     new = path.with_name(f".{path.name}.new")
     opened = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(opened, "wb") as file:
-        os.fchmod(opened, 0o600)  # one left behind by a crash keeps its own mode
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
+    try:
+        with os.fdopen(opened, "wb") as file:
+            os.fchmod(opened, mode)  # one left behind by a crash keeps its own mode
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
     sync_folder(path.parent)
 
 

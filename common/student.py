@@ -16,10 +16,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from common.config import StudentShape
+from common.durable_files import write_durably
 from common.errors import DataFormatError
 
 StateDict = dict[str, Tensor]
@@ -137,14 +138,14 @@ def interpolate(a: StateDict, b: StateDict, weight: float) -> StateDict:
 
 
 def save_student(path: Path, spec: StudentSpec, state: Mapping[str, Tensor]) -> None:
-    """Write tensors and spec as safetensors."""
+    """Write tensors and spec as safetensors: the whole new file or the old one."""
     metadata = {
         "format": "tutela-student-1",
         "logit_scale": repr(spec.logit_scale),
         "history_exponent": repr(spec.history_exponent),
     }
     tensors = {name: tensor.contiguous() for name, tensor in state.items()}
-    save_file(tensors, path, metadata)
+    write_durably(path, save(tensors, metadata))
 
 
 def load_student(path: Path) -> Student:

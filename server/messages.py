@@ -76,7 +76,7 @@ class Postbox:
         contents = tuple(found[node] for node in sorted(found))
         return Exchange(
             contents,
-            max((wire.num_bytes(each.content) for each in messages), default=0),
+            wire.num_bytes(content) if messages else 0,
             max(map(wire.num_bytes, contents), default=0),
         )
 

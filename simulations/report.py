@@ -13,8 +13,9 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from common.durable_files import write_durably
 from simulations.plots import Plot, all_plots
-from simulations.results import Interval, Results, RoundRecord, write_atomically
+from simulations.results import Interval, Results, RoundRecord
 from simulations.table import (
     INTERVAL_NOTE,
     MODEL_LABELS,
@@ -72,7 +73,7 @@ def render_report(results: Results) -> str:
 
 def write_report(results: Results, path: Path) -> None:
     """Write the page: the whole new file or the whole old one, never half."""
-    write_atomically(render_report(results), path)
+    write_durably(path, render_report(results).encode(), mode=0o644)
 
 
 def model_rows(results: Results) -> list[ModelRow]:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+from common.durable_files import write_durably
 from common.errors import ConfigError
 from common.metrics import Estimate
 from common.promise import NOT_PRIVATE, Promise
@@ -209,7 +208,8 @@ def results_schema() -> dict[str, Any]:
 def write_results(results: Results, path: Path) -> None:
     """Write ``results.json``: the whole new file or the whole old one, never half."""
     tree = results.model_dump(mode="json")
-    write_atomically(json.dumps(tree, indent=2, ensure_ascii=False) + "\n", path)
+    text = json.dumps(tree, indent=2, ensure_ascii=False) + "\n"
+    write_durably(path, text.encode(), mode=0o644)
 
 
 def read_results(path: Path) -> Results:
@@ -231,22 +231,6 @@ def read_results(path: Path) -> Results:
     except ValidationError as error:
         faults = "; ".join(map(_explain, error.errors()))
         raise ConfigError(f"{path}: damaged results: {faults}.") from None
-
-
-def write_atomically(text: str, path: Path) -> None:
-    """Write UTF-8 beside ``path``, flush to disk, rename over ``path``."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _read_json(path: Path) -> object:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from common import durable_files
 from common.errors import ConfigError
 from common.metrics import Estimate
 from common.promise import Promise
@@ -105,7 +106,7 @@ def test_failed_write_leaves_the_old_file_and_no_rubbish(
     def fail(descriptor):
         raise OSError("disk full")
 
-    monkeypatch.setattr(module.os, "fsync", fail)
+    monkeypatch.setattr(durable_files.os, "fsync", fail)
     with pytest.raises(OSError, match="disk full"):
         write_results(example_results, path)
 
