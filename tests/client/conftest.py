@@ -8,6 +8,7 @@ import pytest
 import tomli_w
 import torch
 from flwr.app import Context, Message, RecordDict
+from flwr.common.serde import message_to_proto
 from flwr.supercore.task_identity import TaskIdentity
 
 from client.importing import write_rows
@@ -124,6 +125,11 @@ def message_of(
     message = Message(content, 100, kind)
     message.metadata.__dict__["_message_id"] = uuid.uuid4().hex
     return message
+
+
+def sent(reply: Message) -> bytes:
+    """All bytes of a reply, as they leave."""
+    return message_to_proto(reply).SerializeToString()
 
 
 @pytest.fixture

@@ -26,16 +26,13 @@ from tests.client.conftest import (
     message_of,
     nonce_of,
     rows,
+    sent,
     spent,
     write_folder,
 )
 
 MARKER = "MARKER-XYZ"
 NOISE_ONLY = {"privacy.max-grad-norm": 1e-8, "privacy.noise-multiplier": 1e8}
-
-
-def sent(reply: Message) -> bytes:
-    return message_to_proto(reply).SerializeToString()
 
 
 def update_of(reply: Message) -> dict[str, torch.Tensor]:

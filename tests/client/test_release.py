@@ -34,15 +34,12 @@ from tests.client.conftest import (
     message_of,
     nonce_of,
     rows,
+    sent,
     spent,
     write_folder,
 )
 
 MARKER = "MARKERXYZ"
-
-
-def sent(reply: Message) -> bytes:
-    return message_to_proto(reply).SerializeToString()
 
 
 def content_of(reply: Message) -> bytes:
@@ -179,37 +176,6 @@ def test_a_client_refuses_what_its_settings_do_not_allow(tmp_path: Path) -> None
     assert app(message_of(), context_of(folder, **off)).error.reason == REFUSED
     consent = write_folder(tmp_path / "off", rows(8), **{"allow-non-private": True})
     assert app(message_of(), context_of(consent, **off)).has_content()
-
-
-def test_a_message_delivered_twice_is_answered_alike_and_trained_once(folder) -> None:
-    context = context_of(folder)
-    first, again = (app(message_of(1), context) for _ in range(2))
-    assert content_of(first) == content_of(again)
-    assert [number for number, _ in spent(folder)] == [1]
-    assert app(message_of(2), context).has_content()
-
-
-def test_an_older_message_delivered_again_is_refused(folder) -> None:
-    """Only the newest reply is kept; training again would be a second release."""
-    context = context_of(folder)
-    for number in (1, 2):
-        assert app(message_of(number), context).has_content()
-    assert app(message_of(1), context).error.reason == MISFIT
-    assert [number for number, _ in spent(folder)] == [1, 2]
-
-
-def test_a_kept_reply_that_was_changed_is_not_sent(folder) -> None:
-    context = context_of(folder)
-    assert app(message_of(1), context).has_content()
-    (folder / "reply-train.safetensors").write_bytes(b"damaged")
-    assert app(message_of(1), context).error.reason == MISFIT
-
-
-def test_the_same_round_under_a_new_nonce_is_a_new_charge(folder) -> None:
-    context = context_of(folder)
-    assert app(message_of(1), context).has_content()
-    assert app(message_of(1, nonce=nonce_of(77)), context).has_content()
-    assert [number for number, _ in spent(folder)] == [1, 1]
 
 
 def test_a_reply_carries_the_receipt_of_its_own_charge(folder) -> None:
