@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from common.errors import ConfigError
+
 
 def server_key(
     state: Annotated[
@@ -19,6 +21,9 @@ def server_key(
     from common.signature import public_key
     from server.settings import state_folder
 
+    if state is not None and not state.is_dir():
+        # A key made in a folder that was only misspelt would be taken for the server's.
+        raise ConfigError(f"--state: expected a folder, found none at {state}.")
     typer.echo(
         public_key(read_or_create_secret((state or state_folder()) / SERVER_KEY))
     )

@@ -2,9 +2,11 @@
 
 import stat
 
+import pytest
 import typer
 from typer.testing import CliRunner
 
+from common.errors import ConfigError
 from common.folders import SERVER_KEY
 from common.signature import public_key
 from server.commands import server_key
@@ -20,6 +22,7 @@ def printed(*arguments: str) -> str:
 
 def test_the_public_key_is_printed_and_its_secret_kept(tmp_path):
     state = tmp_path / "state"
+    state.mkdir()
     first = printed("--state", str(state))
     secret = (state / SERVER_KEY).read_bytes()
     assert first == public_key(secret)
@@ -31,3 +34,9 @@ def test_the_public_key_is_printed_and_its_secret_kept(tmp_path):
 def test_it_is_the_key_of_the_servers_own_state_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("TUTELA_STATE", str(tmp_path))
     assert printed() == public_key((tmp_path / SERVER_KEY).read_bytes())
+
+
+def test_no_key_is_made_in_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(ConfigError, match="--state"):
+        server_key(tmp_path / "misspelt")
+    assert not (tmp_path / "misspelt").exists()
