@@ -15,12 +15,12 @@ from client.budget import check_consent
 from client.chain import Charge
 from client.settings import ClientSettings, locate, read_settings
 from common import wire
-from common.accounting import noise_multiplier
 from common.catalogue import Catalogue, read_catalogue
 from common.config import RunConfig, parse, to_flat
 from common.errors import BudgetExhausted, ConfigError, ProtocolError
-from common.events import planned_events, releases
 from common.folders import CATALOGUE
+from common.interactions import FloatArray
+from common.plan import noise_multiplier, planned_events, releases
 from common.signature import check_signature
 from common.soft_labels import SoftLabels, check
 from common.student import Student, build, is_bounded, shapes, spec_of
@@ -78,8 +78,10 @@ def _check_target(config: RunConfig, settings: ClientSettings) -> None:
     """Calibrating for far more than any budget takes minutes: not for the asking."""
     privacy = config.privacy
     most = max((each.target_epsilon for each in settings.budget.values()), default=0.0)
-    calibrated = privacy.noise_multiplier == 0 and privacy.mode != "off"
-    if calibrated and privacy.target_epsilon > most:
+    statistics = config.statistics
+    asked = privacy.noise_multiplier == 0 and config.training.rounds > 0
+    asked |= statistics.noise_multiplier == 0 and statistics.share > 0
+    if asked and privacy.mode != "off" and privacy.target_epsilon > most:
         raise BudgetExhausted("The run aims at more than the client's budget.")
 
 
@@ -90,10 +92,7 @@ def student_of(message: Message, config: RunConfig, catalogue: Catalogue) -> Stu
         ProtocolError: if it is made for another catalogue, of another shape, not
             finite, or so large that it could overflow on some history.
     """
-    if wire.unpack_header(message.content).catalogue != catalogue.digest:
-        raise ProtocolError(
-            "Expected the catalogue declared to this client, got another's digest."
-        )
+    _check_catalogue(message, catalogue)
     spec = spec_of(config.student, catalogue.num_items)
     state = wire.unpack_state(message.content, wire.STUDENT, shapes(spec))
     if not is_bounded(spec, state):
@@ -119,9 +118,33 @@ def labels_of(
     return labels
 
 
+def weights_of(message: Message, config: RunConfig, catalogue: Catalogue) -> FloatArray:
+    """The items' weights in a statistic, float32 ``[n]``.
+
+    Raises:
+        ProtocolError: if they are for another catalogue, cover more items than
+            announced, or are no numbers of use.
+    """
+    _check_catalogue(message, catalogue)
+    weights = wire.unpack_weights(message.content, catalogue.num_items)
+    if int((weights > 0).sum()) > config.statistics.most_items:
+        raise ProtocolError("Expected at most statistics.most-items items of weight.")
+    return weights
+
+
+def _check_catalogue(message: Message, catalogue: Catalogue) -> None:
+    if wire.unpack_header(message.content).catalogue != catalogue.digest:
+        raise ProtocolError(
+            "Expected the catalogue declared to this client, got another's digest."
+        )
+
+
 def _check_content(message: Message, config: RunConfig, folder: Path) -> None:
     """A message that could not be answered must not cost a charge."""
     catalogue = read_catalogue(folder / CATALOGUE)
+    if message.metadata.message_type == wire.STATISTICS:
+        weights_of(message, config, catalogue)
+        return
     student_of(message, config, catalogue)
     labels_of(message, config, catalogue)
 

@@ -9,21 +9,21 @@ from collections.abc import Callable
 
 from flwr.app import Context, Message, RecordDict
 
-from client.admission import labels_of, student_of
+from client.admission import labels_of, student_of, weights_of
 from client.data import read_client_data
 from client.evaluate import metric_sums
 from client.randomness import RandomStream, stream
 from client.release import DoorApp, exit_door
 from client.settings import locate, read_settings
+from client.statistics import gram_sum
 from client.train import Streams, mechanism_of
 from client.train import train as train_student
 from common import wire
-from common.accounting import noise_multiplier
 from common.catalogue import read_catalogue
 from common.config import parse
 from common.errors import ProtocolError
-from common.events import releases
 from common.folders import CATALOGUE, STUDENT
+from common.plan import noise_multiplier, releases, statistics_noise
 from common.student import save_student
 
 app = DoorApp()
@@ -46,6 +46,22 @@ def train(message: Message, context: Context) -> Message:
         Streams(draw("sampling"), draw("masking"), draw("noise")),
     )
     content = RecordDict({wire.UPDATE: wire.pack_state(update)})
+    return Message(content, reply_to=message)
+
+
+@app.train("statistics", mods=[exit_door])
+def statistics(message: Message, context: Context) -> Message:
+    """Reply with the noised sum of which items go together."""
+    config = parse(context.run_config)
+    data = read_client_data(locate(context))
+    draw = _streams(message, context)
+    found = gram_sum(
+        data.histories,
+        weights_of(message, config, data.catalogue),
+        statistics_noise(config),
+        draw("statistics noise"),
+    )
+    content = RecordDict({wire.GRAM: wire.pack_gram(found)})
     return Message(content, reply_to=message)
 
 

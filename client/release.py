@@ -30,6 +30,7 @@ from common.errors import BudgetExhausted, ConfigError, NoConsent, ProtocolError
 #: The record that may leave, by message type. Deny by default.
 ALLOWED: Mapping[str, str | None] = {
     wire.TRAIN: wire.UPDATE,
+    wire.STATISTICS: wire.GRAM,
     wire.EVALUATE: wire.METRICS,
     wire.DELIVER: None,
 }
@@ -176,4 +177,6 @@ def _allowed(message: Message, reply: Message) -> ArrayRecord:
     if name == wire.UPDATE:
         came = message.content.array_records[wire.STUDENT]
         shapes = {each: tuple(array.shape) for each, array in came.items()}
+    if name == wire.GRAM:
+        shapes = wire.gram_shapes(wire.unpack_weights(message.content))
     return wire.pack_state(wire.unpack_state(reply.content, name, shapes))

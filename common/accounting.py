@@ -15,9 +15,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from common.config import RunConfig
 from common.errors import ConfigError
-from common.events import DpEvent, merged, planned_events
+from common.events import DpEvent, merged
 
 if TYPE_CHECKING:
     from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
@@ -193,23 +192,6 @@ def calibrate(
     while excess(found) > 0:
         found += CALIBRATION / 2
     return found
-
-
-def noise_multiplier(config: RunConfig) -> float:
-    """The noise of training this configuration asks for: given, calibrated, or none."""
-    privacy = config.privacy
-    if privacy.mode == "off":
-        return 0.0
-    if privacy.noise_multiplier > 0:
-        return privacy.noise_multiplier
-    training, *beside = planned_events(config, 0.0)
-    return calibrate(
-        privacy.target_epsilon,
-        privacy.delta,
-        privacy.sample_rate,
-        training.steps,
-        tuple(beside),
-    )
 
 
 def _step(event: DpEvent) -> Any:

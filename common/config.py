@@ -91,11 +91,37 @@ class Partition(Section):
     seed: Count
 
 
+class Features(Section):
+    """What is known of items beside who touched them; public."""
+
+    text: Annotated[str, Field(min_length=1)]
+    images: str
+    image_backbone: str
+    vectors: str
+    fusion: Literal["concatenate", "weight"]
+
+
 class Teacher(Section):
     """The server's large model, trained on public data only."""
 
-    name: Literal["ease"]
+    name: Literal["ease", "transformer"]
     l2: Positive
+    checkpoint: str
+
+
+class Transformer(Section):
+    """The sequential teacher's shape and training."""
+
+    dim: PositiveInt
+    blocks: PositiveInt
+    heads: PositiveInt
+    length: PositiveInt
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    epochs: PositiveInt
+    batch_users: PositiveInt
+    learning_rate: Positive
+    negatives: Count
+    calibration: Annotated[float, Field(ge=0, le=1)]
 
 
 class Transfer(Section):
@@ -104,6 +130,14 @@ class Transfer(Section):
     method: Literal["svd", "random"]
     content: bool
     content_l2: Positive
+
+
+class Statistics(Section):
+    """One noisy sum of who touched which items together, for the teacher."""
+
+    share: Annotated[float, Field(ge=0, le=1)]
+    noise_multiplier: NonNegative
+    most_items: Annotated[int, Field(ge=1, le=20_000)]
 
 
 class StudentShape(Section):
@@ -117,17 +151,27 @@ class StudentShape(Section):
 class Distillation(Section):
     """Soft labels, and their weight on the client."""
 
-    loss: Literal["kl", "mse"]
+    loss: Literal["kl", "mse", "rank"]
     weight: NonNegative
     temperature: Positive
     top_k: PositiveInt
     proxy_users: PositiveInt
+    synthetic_users: Count
+    augmentation: Literal["none", "crop", "mask", "reorder"]
+    server_epochs: Count
+
+
+class Refresh(Section):
+    """The server distils released students back into the teacher."""
+
+    every: Count
+    weight: Positive
 
 
 class Training(Section):
     """What a client does in a round."""
 
-    rounds: Many
+    rounds: Annotated[int, Field(ge=0, le=100_000)]
     local_steps: Many
     learning_rate: Scale
     target_fraction: Fraction
@@ -187,10 +231,14 @@ class RunConfig(Section):
     run: Run
     data: Data
     partition: Partition
+    features: Features
     teacher: Teacher
+    transformer: Transformer
     transfer: Transfer
+    statistics: Statistics
     student: StudentShape
     distillation: Distillation
+    refresh: Refresh
     training: Training
     privacy: Privacy
     aggregation: Aggregation
@@ -214,6 +262,20 @@ class RunConfig(Section):
             raise ValueError(
                 "training.rounds × training.local-steps: expected at most "
                 f"{MOST_STEPS} steps, got {self.total_steps}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _something_is_learnt(self) -> RunConfig:
+        share, rounds = self.statistics.share, self.training.rounds
+        if not rounds and not share:
+            raise ValueError(
+                "training.rounds: expected at least 1 where statistics.share is 0"
+            )
+        if rounds and share == 1:
+            raise ValueError(
+                "statistics.share: expected less than 1 where training.rounds is not "
+                "0, or nothing is left for training"
             )
         return self
 

@@ -11,10 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from common.config import RunConfig
-
-#: What a round of each kind releases; the keys are Flower's message types.
-Releases = dict[str, "DpEvent"]
 Unit = Literal["user", "interaction"]
 Relation = Literal["add-or-remove-one"]
 
@@ -35,34 +31,6 @@ class DpEvent:
     mechanism: Literal["gaussian"] = "gaussian"
     unit: Unit = "user"
     relation: Relation = "add-or-remove-one"
-
-
-def releases(config: RunConfig, noise_multiplier: float, number: int) -> Releases:
-    """What a client releases in round ``number`` under this public configuration."""
-    found = {
-        "train": DpEvent(
-            noise_multiplier, config.privacy.sample_rate, config.training.local_steps
-        )
-    }
-    metrics = config.client_metrics
-    if metrics.every and number % metrics.every == 0:
-        private = config.privacy.mode != "off"
-        found["evaluate"] = DpEvent(
-            metrics.noise_multiplier if private else 0.0, 1.0, 1
-        )
-    return found
-
-
-def planned_events(config: RunConfig, noise_multiplier: float) -> tuple[DpEvent, ...]:
-    """What the whole run amounts to, one event a mechanism: training comes first."""
-    rounds, every = config.training.rounds, config.client_metrics.every
-    found = releases(config, noise_multiplier, every or 1)
-    counts = {"train": rounds, "evaluate": rounds // every if every else 0}
-    return tuple(
-        replace(event, steps=event.steps * counts[kind])
-        for kind, event in found.items()
-        if counts[kind]
-    )
 
 
 def merged(events: Sequence[DpEvent]) -> tuple[DpEvent, ...]:

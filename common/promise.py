@@ -11,7 +11,9 @@ from decimal import ROUND_CEILING, Decimal
 
 from common.accounting import epsilon
 from common.config import RunConfig
-from common.events import Relation, Unit, planned_events
+from common.events import Relation, Unit
+from common.plan import Releases, planned_releases
+from common.wire import EVALUATE, STATISTICS, TRAIN
 
 NOT_PRIVATE = "NOT PRIVATE"
 SEEDED = (
@@ -71,27 +73,49 @@ def promise_of(config: RunConfig, noise_multiplier: float, *, seeded: bool) -> P
     """What a client's whole run under this configuration promises."""
     privacy = config.privacy
     noise = noise_multiplier if privacy.mode != "off" else 0.0
-    training, *metrics = events = planned_events(config, noise)
-    sampling = (
-        f"Poisson, every user independently with probability {privacy.sample_rate:g} "
-        f"a step, {training.steps} steps"
-    )
-    released = "student updates, and nothing else of its data"
-    if metrics:
-        released = "student updates and noised sums of metrics, and nothing else"
-        sampling += f"; none for the {metrics[0].steps} sums of metrics"
+    found = planned_releases(config, noise)
+    first = next(iter(found.values()))
     return Promise(
-        epsilon=epsilon(events, privacy.delta),
+        epsilon=epsilon(tuple(found.values()), privacy.delta),
         delta=privacy.delta,
-        unit=training.unit,
-        relation=training.relation,
+        unit=first.unit,
+        relation=first.relation,
         mode=privacy.mode,
         trust="nobody else is trusted, the server and other clients included",
-        released=released,
+        released=_released(found),
         accountant="privacy loss distributions (dp-accounting PLD)",
-        sampling=sampling,
+        sampling=_sampling(found),
         seeded=seeded,
     )
+
+
+#: What leaves a client, by the kind of message that asks for it.
+RELEASED = {
+    STATISTICS: "a noised sum of which items go together",
+    TRAIN: "student updates",
+    EVALUATE: "noised sums of metrics",
+}
+
+
+def _released(found: Releases) -> str:
+    parts = [RELEASED[kind] for kind in RELEASED if kind in found]
+    listed = ", ".join(parts[:-1])
+    listed = f"{listed} and {parts[-1]}" if listed else parts[-1]
+    return f"{listed}, and nothing else of its data"
+
+
+def _sampling(found: Releases) -> str:
+    parts = []
+    if training := found.get(TRAIN):
+        parts.append(
+            "Poisson, every user independently with probability "
+            f"{training.sample_rate:g} a step, {training.steps} steps"
+        )
+    if STATISTICS in found:
+        parts.append("none for the sum of which items go together, every user is in it")
+    if metrics := found.get(EVALUATE):
+        parts.append(f"none for the {metrics.steps} sums of metrics")
+    return "; ".join(parts)
 
 
 def round_up(value: float, digits: int = 3) -> str:

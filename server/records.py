@@ -60,6 +60,18 @@ class Recorder:
             facts["epsilon"] = None
         self._write({"event": "round", **facts})
 
+    def statistics(
+        self, num_taken: int, num_clients: int, bytes_down: int, bytes_up: int
+    ) -> None:
+        """The clients gave their statistics."""
+        facts = {
+            "survivors": num_taken,
+            "num_clients": num_clients,
+            "bytes_down_per_client": bytes_down,
+            "bytes_up_per_client": bytes_up,
+        }
+        self._write({"event": "statistics", **facts})
+
     def delivery(self, num_taken: int, num_clients: int) -> None:
         """The final student was sent to the clients."""
         facts = {"survivors": num_taken, "num_clients": num_clients}

@@ -43,11 +43,13 @@ class PublicData:
 
     Attributes:
         teaching: public users' interactions, CSR ``[users, items]``.
+        ordered: the same with each item's place in time, int32 from 1.
         shown, held: validation users' items, 80 % shown and the rest held, CSR.
     """
 
     catalogue: Catalogue
     teaching: sp.csr_matrix
+    ordered: sp.csr_matrix
     shown: sp.csr_matrix
     held: sp.csr_matrix
 
@@ -92,4 +94,5 @@ def read_public_data(folder: Path) -> PublicData:
     catalogue = read_catalogue(folder / CATALOGUE)
     teaching = encode_table(read_table(path), catalogue.items)
     shown, held = encode_held(read_table(folder / VALIDATION), catalogue.items)
-    return PublicData(catalogue, teaching.interactions.matrix(), shown, held)
+    rows = teaching.interactions
+    return PublicData(catalogue, rows.matrix(), rows.ordered(), shown, held)

@@ -15,13 +15,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
+import numpy as np
+import numpy.typing as npt
 from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
 from common import wire
 from common.config import RunConfig
 from common.errors import ProtocolError
-from common.events import releases
+from common.interactions import FloatArray
+from common.plan import releases
 from common.soft_labels import SoftLabels
 from common.student import StateDict, StudentSpec, shapes
 from server.aggregation import (
@@ -98,13 +101,42 @@ class Federation:
             self._keep(progress, number)
             yield progress
 
+    def statistics(self, weights: FloatArray) -> npt.NDArray[np.float64]:
+        """Ask every client, once, for its noised sum of which items go together.
+
+        Args:
+            weights: of each item, float32 ``[n]``; public.
+
+        Returns:
+            The sum over the clients that answered, float64 ``[m (m + 1) / 2]``.
+
+        Raises:
+            ProtocolError: if none did.
+        """
+        self.recorder.phase(1, "statistics")
+        content = RecordDict({wire.ITEM_WEIGHTS: wire.pack_weights(weights)})
+        nodes = self._nodes()
+        exchange = self.postbox.ask(wire.STATISTICS, 1, content, nodes)
+        unpack = partial(wire.unpack_gram, weights=weights)
+        sums = list(self._unpacked(exchange, 1, unpack))
+        if not sums:
+            raise ProtocolError("Every client failed or refused its statistic.")
+        self.recorder.statistics(
+            len(sums), len(nodes), exchange.bytes_down, exchange.bytes_up
+        )
+        # Double precision first: the order in which replies came leaves no trace.
+        total: npt.NDArray[np.float64] = np.sum(
+            [each.astype(np.float64) for each in sums], axis=0
+        )
+        return total
+
     def deliver(self, student: StateDict) -> int:
         """Send the final student to every client, those out of budget included.
 
         Returns:
             How many took it.
         """
-        number = self.config.training.rounds
+        number = max(1, self.config.training.rounds)
         content = RecordDict({wire.STUDENT: wire.pack_state(student)})
         nodes = self._nodes()
         exchange = self.postbox.ask(wire.DELIVER, number, content, nodes)

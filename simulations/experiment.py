@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import tomli_w
 
-from common.accounting import noise_multiplier
 from common.config import FlatConfig, RunConfig, parse, to_flat, unflatten
 from common.folders import (
     CATALOGUE,
@@ -35,7 +34,9 @@ from common.folders import (
     SUMMARY,
     TEACHER,
 )
-from common.metrics import Estimate, PerUser, Scorer, bootstrap_interval
+from common.intervals import Estimate, bootstrap_interval
+from common.metrics import PerUser, Scorer
+from common.plan import noise_multiplier, statistics_noise
 from common.promise import promise_of
 from simulations.datasets import load
 from simulations.engine import Job, run_in_process
@@ -194,7 +195,11 @@ def _run_arm(
     job = Job(
         run_id=secrets.randbits(62),
         # Calibrated once, not at each message.
-        config=flat | {"privacy.noise-multiplier": noise},
+        config=flat
+        | {
+            "privacy.noise-multiplier": noise,
+            "statistics.noise-multiplier": statistics_noise(config),
+        },
         num_clients=config.partition.num_clients,
         clients=clients,
         public=out / FEDERATION / SERVER,

@@ -16,31 +16,11 @@ from common.accounting import (
     epsilon_bound,
     epsilon_path,
     epsilon_rdp,
-    noise_multiplier,
 )
-from common.config import defaults, parse
 from common.errors import ConfigError
-from common.events import (
-    DpEvent,
-    merged,
-    planned_events,
-)
+from common.events import DpEvent, merged
 
 DELTA = 1e-5
-
-
-def config(rounds=10, local_steps=1, metrics_every=0, **privacy):
-    keys = {f"privacy.{name.replace('_', '-')}": v for name, v in privacy.items()}
-    return parse(
-        defaults()
-        | keys
-        | {
-            "training.rounds": rounds,
-            "training.local-steps": local_steps,
-            "client-metrics.every": metrics_every,
-            "client-metrics.noise-multiplier": 6.0,
-        }
-    )
 
 
 def opacus(accountant, events):
@@ -227,16 +207,3 @@ def test_merging_keeps_what_the_composition_costs():
         accountant.compose(step, event.steps)
     one_by_one = accountant.get_epsilon(DELTA)
     assert epsilon(events, DELTA) == pytest.approx(one_by_one, abs=1e-6)
-
-
-def test_noise_is_none_given_or_calibrated():
-    assert noise_multiplier(config(mode="off", noise_multiplier=2.0)) == 0.0
-    assert noise_multiplier(config(noise_multiplier=2.5)) == 2.5
-    asked = config(target_epsilon=2.0, sample_rate=1.0)
-    assert noise_multiplier(asked) == calibrate(2.0, DELTA, 1.0, 10)
-
-
-def test_calibrated_noise_pays_for_the_metrics_as_well():
-    asked = config(metrics_every=5, target_epsilon=2.0, sample_rate=1.0)
-    total = epsilon(planned_events(asked, noise_multiplier(asked)), DELTA)
-    assert 1.99 <= total <= 2.0

@@ -118,7 +118,7 @@ def test_a_key_without_a_section_is_told_how_to_look():
 
 
 def test_every_fault_has_its_line():
-    wrong = {"training.rounds": 0, "privacy.delta": 2.0, "data.secret": "x"}
+    wrong = {"training.rounds": -1, "privacy.delta": 2.0, "data.secret": "x"}
     with pytest.raises(ConfigError) as caught:
         parse(DEFAULTS | wrong)
     named = {line.split(": ")[0] for line in str(caught.value).splitlines()}

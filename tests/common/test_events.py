@@ -1,4 +1,4 @@
-"""Events: what a run plans, merging, and records as dp-accounting has them."""
+"""Events: merging, and records as dp-accounting has them."""
 
 import json
 from dataclasses import replace
@@ -8,15 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.events import (
-    DpEvent,
-    event_record,
-    merged,
-    planned_events,
-    read_event,
-    releases,
-)
-from tests.common.test_accounting import EVENTS, config
+from common.events import DpEvent, event_record, merged, read_event
+from tests.common.test_accounting import EVENTS
 
 
 def own_fields(event):
@@ -50,42 +43,6 @@ def test_merging_never_mixes_units_or_mechanisms():
         replace(one, noise_multiplier=2.0),
     ]
     assert merged([one, *others]) == (one, *others)
-
-
-def test_planned_events_hold_public_constants():
-    found = planned_events(config(7, sample_rate=0.25, delta=1e-6), 1.5)
-    assert found == (DpEvent(1.5, 0.25, 7, "gaussian", "user", "add-or-remove-one"),)
-
-
-@pytest.mark.parametrize(
-    ("rounds", "every", "releases_of_metrics"),
-    [(7, 2, 3), (7, 7, 1), (7, 1, 7), (7, 8, 0), (7, 0, 0)],
-)
-def test_planned_events_count_the_metrics(rounds, every, releases_of_metrics):
-    asked = config(rounds, local_steps=3, metrics_every=every)
-    training, *metrics = planned_events(asked, 1.5)
-    assert training == DpEvent(1.5, 0.5, 3 * rounds)
-    expected = [DpEvent(6.0, 1.0, releases_of_metrics)] if releases_of_metrics else []
-    assert metrics == expected
-
-
-@pytest.mark.parametrize("every", [0, 1, 2, 3, 9])
-def test_the_plan_is_the_sum_of_what_the_rounds_release(every):
-    asked = config(7, local_steps=3, metrics_every=every)
-    done = [event for n in range(1, 8) for event in releases(asked, 1.5, n).values()]
-    assert set(merged(done)) == set(planned_events(asked, 1.5))
-
-
-def test_a_round_releases_metrics_only_when_it_is_their_turn():
-    asked = config(local_steps=2, metrics_every=3)
-    train = DpEvent(1.5, 0.5, 2)
-    assert releases(asked, 1.5, 2) == {"train": train}
-    assert releases(asked, 1.5, 3) == {"train": train, "evaluate": DpEvent(6.0, 1.0, 1)}
-
-
-def test_mode_off_releases_metrics_without_noise():
-    found = releases(config(metrics_every=1, mode="off"), 0.0, 1)
-    assert found["evaluate"].noise_multiplier == 0.0
 
 
 @pytest.mark.parametrize("rate", [0.25, 1.0])

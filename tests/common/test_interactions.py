@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import DataFormatError
-from common.interactions import SCHEMA, IdMap, encode_table
+from common.interactions import SCHEMA, IdMap, Interactions, encode_table
 
 ITEMS = IdMap(("x", "y", "z"))
 ROWS = [("bo", "z", 5.0, 10), ("al", "x", 3.0, 0), ("bo", "x", 1.0, 30)]
@@ -68,3 +68,20 @@ def test_where_keeps_rows_and_numbers():
     kept = found.where(found.value > 2)
     assert kept.user.tolist() == [0, 1]
     assert (kept.num_users, kept.num_items) == (2, 3)
+
+
+def test_ordered_rows_hold_each_items_place_in_time():
+    """User 0 touches 2, 0, then 2 again; user 1 two items at one time; 2 nothing."""
+    found = Interactions(
+        user=np.array([0, 0, 0, 1, 1]),
+        item=np.array([2, 0, 2, 3, 1]),
+        value=np.ones(5, np.float32),
+        timestamp=np.array([5, 9, 7, 4, 4]),
+        num_users=3,
+        num_items=4,
+    )
+    places = [[2, 0, 1, 0], [0, 2, 0, 1], [0, 0, 0, 0]]
+    np.testing.assert_array_equal(found.ordered().toarray(), places)
+    np.testing.assert_array_equal(
+        found.ordered().toarray() > 0, found.matrix().toarray()
+    )

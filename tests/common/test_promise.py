@@ -79,9 +79,10 @@ def test_metrics_of_clients_are_in_the_promise():
     promise = promise_of(config, 4.0, seeded=False)
     both = [DpEvent(4.0, 0.5, 5), DpEvent(6.0, 1.0, 2)]
     assert promise.epsilon == epsilon(both, 1e-5)
-    assert "(student updates and noised sums of metrics, and nothing else)" in (
-        promise.sentence
+    released = (
+        "student updates and noised sums of metrics, and nothing else of its data"
     )
+    assert f"({released})" in promise.sentence
     assert "a step, 5 steps; none for the 2 sums of metrics." in promise.sentence
 
 
@@ -105,3 +106,14 @@ def test_seeded_noise_warns():
     assert "seeded" in seeded
     assert "protect nobody" in seeded
     assert "seeded" not in PROMISE.sentence
+
+
+def test_the_statistic_is_in_the_promise():
+    flat = defaults() | {"statistics.share": 0.5, "statistics.noise-multiplier": 2.0}
+    promise = promise_of(parse(flat | {"training.rounds": 5}), 4.0, seeded=False)
+    both = [DpEvent(2.0, 1.0, 1), DpEvent(4.0, 0.5, 5)]
+    assert promise.epsilon == epsilon(both, 1e-5)
+    assert "(a noised sum of which items go together and student updates, and" in (
+        promise.sentence
+    )
+    assert "none for the sum of which items go together" in promise.sentence

@@ -42,7 +42,11 @@ def public_data() -> PublicData:
     none = sp.csr_matrix((0, 6), dtype=np.float32)
     teaching = sp.csr_matrix(np.ones((2, 6), np.float32))
     return PublicData(
-        Catalogue(pl.DataFrame(columns, schema=SCHEMA)), teaching, none, none
+        Catalogue(pl.DataFrame(columns, schema=SCHEMA)),
+        teaching,
+        teaching.astype(np.int32),
+        none,
+        none,
     )
 
 

@@ -9,9 +9,8 @@ import torch
 
 from client.ledger import inspect_ledger
 from client.settings import ClientSettings, read_settings, witness_place
-from common.accounting import noise_multiplier
 from common.config import RunConfig, defaults, parse
-from common.events import DpEvent, merged, planned_events
+from common.events import DpEvent, merged
 from common.folders import (
     CATALOGUE,
     ID_KEY,
@@ -21,6 +20,7 @@ from common.folders import (
     RESULTS,
     STUDENT,
 )
+from common.plan import noise_multiplier, planned_events
 from common.student import load_student
 from simulations import experiment
 from simulations.experiment import arms_of, run_experiment, suppression

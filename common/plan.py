@@ -1,0 +1,86 @@
+"""What a run releases: its configuration as events, and the noise they ask for.
+
+In ``common`` because the client charges these events, the server announces them and
+reports state them; all must derive the same from the same public configuration.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from common.accounting import calibrate
+from common.config import RunConfig
+from common.events import DpEvent
+from common.wire import EVALUATE, STATISTICS, TRAIN
+
+#: What a round of each kind releases; the keys are Flower's message types.
+Releases = dict[str, DpEvent]
+
+
+def releases(config: RunConfig, noise_multiplier: float, number: int) -> Releases:
+    """What a client releases in round ``number`` under this public configuration.
+
+    Args:
+        noise_multiplier: of training.
+        number: from 1. The statistics belong to the first round, whether or not any
+            training follows.
+    """
+    found = {}
+    private = config.privacy.mode != "off"
+    if config.statistics.share and number == 1:
+        found[STATISTICS] = DpEvent(statistics_noise(config), 1.0, 1)
+    if number <= config.training.rounds:
+        found[TRAIN] = DpEvent(
+            noise_multiplier, config.privacy.sample_rate, config.training.local_steps
+        )
+    metrics = config.client_metrics
+    if metrics.every and number % metrics.every == 0:
+        found[EVALUATE] = DpEvent(metrics.noise_multiplier if private else 0.0, 1.0, 1)
+    return found
+
+
+def planned_releases(config: RunConfig, noise_multiplier: float) -> Releases:
+    """What the whole run amounts to, one event a kind of message."""
+    rounds, every = config.training.rounds, config.client_metrics.every
+    counts = {STATISTICS: 1, TRAIN: rounds, EVALUATE: rounds // every if every else 0}
+    found = releases(config, noise_multiplier, 1)
+    if counts[EVALUATE]:
+        found |= {EVALUATE: releases(config, noise_multiplier, every)[EVALUATE]}
+    return {
+        kind: replace(event, steps=event.steps * counts[kind])
+        for kind, event in found.items()
+        if counts[kind]
+    }
+
+
+def planned_events(config: RunConfig, noise_multiplier: float) -> tuple[DpEvent, ...]:
+    """The events of :func:`planned_releases`."""
+    return tuple(planned_releases(config, noise_multiplier).values())
+
+
+def statistics_noise(config: RunConfig) -> float:
+    """The noise of the one statistic: given, calibrated to its share, or none."""
+    settings, privacy = config.statistics, config.privacy
+    if privacy.mode == "off" or not settings.share:
+        return 0.0
+    if settings.noise_multiplier > 0:
+        return settings.noise_multiplier
+    return calibrate(privacy.target_epsilon * settings.share, privacy.delta, 1.0, 1)
+
+
+def noise_multiplier(config: RunConfig) -> float:
+    """The noise of training this configuration asks for: given, calibrated, or none."""
+    privacy = config.privacy
+    if privacy.mode == "off" or not config.training.rounds:
+        return 0.0
+    if privacy.noise_multiplier > 0:
+        return privacy.noise_multiplier
+    planned = planned_releases(config, 0.0)
+    training = planned.pop(TRAIN)
+    return calibrate(
+        privacy.target_epsilon,
+        privacy.delta,
+        privacy.sample_rate,
+        training.steps,
+        tuple(planned.values()),
+    )
