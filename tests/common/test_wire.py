@@ -128,8 +128,8 @@ def test_only_arrays_are_counted_whatever_else_came(value):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"protocol": 1}, "version 2, got another"),
-        ({"protocol": 3}, "version 2, got another"),
+        ({"protocol": 1}, "version 3, got another"),
+        ({"protocol": 4}, "version 3, got another"),
         ({"run": 5}, "'run'"),
         ({"run": "1" * 21}, "'run'"),
         ({"run": "-1"}, "'run'"),
