@@ -35,6 +35,7 @@ from tests.client.conftest import (
     SPEC,
     context_of,
     message_of,
+    nonce_of,
     rows,
     sent,
     settings_of,
@@ -54,7 +55,15 @@ from tests.client.test_leak_search import (
 OWN_WORD = "own-word-Vp3Lw"
 TEXTS = {REFUSED, CLOSED, MISFIT, FAILED}
 MODES = ("local", "off")
-KINDS = ("train", "train with labels", "evaluate", "query.student")
+KINDS = (
+    *("train", "train with labels", "train.statistics"),
+    *("evaluate", "query.student"),
+)
+ASKED_FOR = {
+    "client-metrics.every": 1,
+    "statistics.share": 0.5,
+    "statistics.noise-multiplier": 2.0,
+}
 
 
 def identities(folder: Path) -> Forms:
@@ -92,10 +101,18 @@ def willing(mode: str) -> dict:
 
 
 def context_in(folder: Path, mode: str) -> Context:
-    return context_of(folder, **{"privacy.mode": mode, "client-metrics.every": 1})
+    return context_of(folder, **ASKED_FOR | {"privacy.mode": mode})
 
 
 def asked(kind: str, number: int = 2, **values) -> Message:
+    if kind == wire.STATISTICS:
+        # Of the first round alone, whenever it is asked for.
+        values = {"nonce": nonce_of(number)} | values
+        message = message_of(1, kind=kind, **values)
+        del message.content[wire.STUDENT]
+        weights = np.ones(NUM_ITEMS, np.float32)
+        message.content[wire.ITEM_WEIGHTS] = wire.pack_weights(weights)
+        return message
     message = message_of(number, kind=kind.partition(" ")[0], **values)
     if kind == "train with labels":
         proxy = sp.csr_matrix(np.eye(4, NUM_ITEMS, dtype=np.float32))
@@ -243,10 +260,17 @@ def poison(scene: Scene) -> None:
     state = random_state(SPEC, torch.Generator().manual_seed(1))
     state["decoder.bias"][0] = torch.nan
     scene.ask(state=state)
+    if scene.kind == wire.STATISTICS:
+        weights = np.full(NUM_ITEMS, np.nan, np.float32)
+        scene.message.content[wire.ITEM_WEIGHTS] = wire.pack_weights(weights)
 
 
 def lose_reply(scene: Scene) -> None:
     scene.ask(1)
+    if scene.kind == wire.STATISTICS:
+        # The first round's others were answered before.
+        wiring.app(scene.message, scene.context)
+        scene.ask(1)
     for path in scene.folder.glob("reply-*"):
         path.write_text(MARKS)
 
@@ -314,7 +338,7 @@ FAULTS: dict[str, tuple[str | None, Fault]] = {
         CLOSED,
         raises(OSError(errno.ENOSPC, MARK), "client.last_reply.write_durably"),
     ),
-    "student of NaN": (MISFIT, poison),
+    "student or weights of NaN": (MISFIT, poison),
     "other digest": (MISFIT, asks(digest="0" * 64)),
     "wrong signature": (MISFIT, asks(server="a" * 64, signature="b" * 128)),
     "other run's name": (MISFIT, asks(name="another")),
