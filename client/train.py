@@ -17,8 +17,9 @@ from torch import Tensor
 
 from client.dp import Mechanism, PrivateSteps, draw_users
 from client.randomness import RandomStream
-from common.config import Distillation, RunConfig
+from common.config import RunConfig
 from common.losses import DISTILLATION, multinomial
+from common.sections import Distillation
 from common.soft_labels import SoftLabels, decode
 from common.student import StateDict, Student, is_bounded
 

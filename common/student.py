@@ -19,9 +19,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from common.config import StudentShape
 from common.durable_files import write_durably
 from common.errors import DataFormatError
+from common.sections import StudentShape
 
 StateDict = dict[str, Tensor]
 

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from common.config import Aggregation
 from common.errors import ProtocolError
+from common.sections import Aggregation
 from common.student import StateDict
 from common.wire import METRIC_NAMES, METRIC_NORM
 
