@@ -9,27 +9,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from common.beyond_accuracy import (
+    CATALOGUE_METRICS,
+    LIST_METRICS,
+    ItemFacts,
+    Values,
+)
 from common.errors import ConfigError, DataFormatError, ProtocolError
 from common.interactions import FloatArray, IntArray
 
-Values = npt.NDArray[np.float64]
 Scorer = Callable[[int, int], FloatArray]
 #: By metric, one row a user.
 PerUser = dict[str, npt.NDArray[Any]]
 
-#: The one aggregate metric: its "values" are top-k lists, see ``evaluate_ranking``.
-COVERAGE = "coverage"
 DEFAULT_METRICS = (
     *("ndcg@10", "ndcg@20", "ndcg@100", "recall@10", "recall@20"),
     *("hr@10", "mrr", "coverage@10"),
 )
+#: Beside accuracy; all but Gini need ``ItemFacts``.
+BEYOND_ACCURACY = ("diversity@10", "novelty@10", "gini@10")
 
 _ID_BITS = 32
 _ID_MASK = (1 << _ID_BITS) - 1
@@ -73,15 +77,6 @@ class TopK:
 
     item: IntArray
     score: FloatArray
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A value, and the ends of its confidence interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 def ndcg(held: HeldRanks, k: int) -> Values:
@@ -140,19 +135,6 @@ METRICS: dict[str, Callable[[HeldRanks, int], Values]] = {
 }
 
 
-def coverage(item: IntArray, num_items: int) -> float:
-    """Share of the catalogue in any of the lists: |∪ lists| / num_items.
-
-    Args:
-        item: int64 ``[users, k]`` in ``0..num_items-1``, or −1 for no item.
-        num_items: items in the catalogue.
-
-    >>> coverage(np.array([[0, 1], [1, -1]]), num_items=4)
-    0.5
-    """
-    return len(np.unique(item[item >= 0])) / num_items
-
-
 def evaluate_ranking(
     score: Scorer,
     seen: sp.csr_matrix,
@@ -160,6 +142,7 @@ def evaluate_ranking(
     *,
     batch_size: int,
     metrics: Sequence[str] = DEFAULT_METRICS,
+    facts: ItemFacts | None = None,
 ) -> PerUser:
     """Rank every unseen item for every user, in memory of one batch × items.
 
@@ -173,26 +156,29 @@ def evaluate_ranking(
         held: CSR ``[users, num_items]``, items to find; none of them seen.
         batch_size: users scored at once.
         metrics: ``name@k``, or ``name`` for the full ranking.
+        facts: public facts of the items, for ``diversity`` and ``novelty``.
 
     Returns:
-        By metric: float64 ``[users]``, NaN for users without held items; for
-        ``coverage@k`` the lists themselves, int64 ``[users, min(k, num_items)]``,
-        −1 where a user ran out of unseen items.
+        By metric: float64 ``[users]``, NaN for users it says nothing of; for
+        ``coverage@k`` and ``gini@k``, which are of all users together, the lists
+        themselves, int64 ``[users, min(k, num_items)]``, −1 where a user ran out of
+        unseen items.
 
     Raises:
-        ConfigError: if a metric is unknown.
+        ConfigError: if a metric is unknown, or needs facts and has none.
         DataFormatError: if ``seen`` and ``held`` do not fit each other.
         ProtocolError: if scores have another shape or hold a NaN; the message
             names the user's row.
     """
     cuts = {name: parse_metric(name, held.shape[1]) for name in metrics}
+    _check_facts(cuts, facts)
     seen, held = _binary(seen), _binary(held)
     _check_pair(seen, held)
     parts = []
     for start in range(0, held.shape[0], batch_size):
         users = slice(start, min(start + batch_size, held.shape[0]))
         batch = _checked(score(users.start, users.stop), seen[users], start)
-        parts.append(_evaluate(batch, seen[users], held[users], cuts))
+        parts.append(_evaluate(batch, seen[users], held[users], cuts, facts))
     return {name: np.concatenate([part[name] for part in parts]) for name in cuts}
 
 
@@ -231,88 +217,12 @@ def parse_metric(name: str, num_items: int) -> tuple[str, int]:
     ('mrr', 50)
     """
     family, at, cut = name.partition("@")
-    if family not in METRICS and family != COVERAGE:
-        known = ", ".join([*METRICS, COVERAGE])
-        raise ConfigError(f"Expected a metric of {known}, got {name!r}.")
+    known = [*METRICS, *LIST_METRICS, *CATALOGUE_METRICS]
+    if family not in known:
+        raise ConfigError(f"Expected a metric of {', '.join(known)}, got {name!r}.")
     if at and not (cut.isascii() and cut.isdigit() and int(cut)):
         raise ConfigError(f"Expected {family}@k with k > 0, got {name!r}.")
     return family, int(cut) if at else num_items
-
-
-def estimate(
-    values: PerUser,
-    num_items: int,
-    *,
-    seed: int,
-    num_resamples: int = 1000,
-) -> dict[str, Estimate]:
-    """Value and 95 % interval of everything ``evaluate_ranking`` returned."""
-    return {
-        name: coverage_interval(found, num_items)
-        if name.partition("@")[0] == COVERAGE
-        else bootstrap_interval(found, seed=seed, num_resamples=num_resamples)
-        for name, found in values.items()
-    }
-
-
-def bootstrap_interval(
-    values: Values,
-    *,
-    seed: int,
-    num_resamples: int = 1000,
-    confidence: float = 0.95,
-) -> Estimate:
-    """Mean over users, and its percentile bootstrap interval (Efron 1979).
-
-    The same seed draws the same users for every metric and every model, so the
-    interval of a difference is that of the users' differences, in any order.
-
-    Args:
-        values: ``[users]``; users with NaN (nothing held) are left out.
-        seed: of the resampling; it protects nothing.
-        num_resamples: how often as many users are drawn with replacement.
-        confidence: in (0, 1).
-
-    Raises:
-        DataFormatError: if no user has a value.
-
-    >>> bootstrap_interval(np.array([0.5, 0.5, np.nan]), seed=0)
-    Estimate(value=0.5, low=0.5, high=0.5)
-    """
-    kept = values[~np.isnan(values)]
-    if not len(kept):
-        raise DataFormatError("Expected a user with held items, got none.")
-    draw = np.random.default_rng(seed)
-    means = [
-        kept[draw.integers(len(kept), size=len(kept))].mean()
-        for _ in range(num_resamples)
-    ]
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Estimate(float(kept.mean()), float(low), float(high))
-
-
-def coverage_interval(
-    item: IntArray, num_items: int, *, confidence: float = 0.95
-) -> Estimate:
-    """Coverage, and its jackknife interval over users, within [0, 1].
-
-    A resample with replacement holds 63 % of the users, so a percentile interval
-    of a union lies below the union itself. Leaving out user i loses exactly the
-    uᵢ items only they were given: var = (n−1)/n · Σ (uᵢ − ū)², which is never too
-    small in expectation (Efron & Stein 1981).
-
-    Args:
-        item: lists as in :func:`coverage`, each without repeats.
-        num_items: items in the catalogue.
-        confidence: in (0, 1).
-    """
-    listed = item >= 0
-    users_of = np.bincount(item[listed], minlength=num_items)
-    only_theirs = (listed & (users_of[item] == 1)).sum(axis=1)
-    error = np.sqrt((len(item) - 1) * only_theirs.var()) / num_items
-    margin = NormalDist().inv_cdf((1 + confidence) / 2) * float(error)
-    value = coverage(item, num_items)
-    return Estimate(value, max(0.0, value - margin), min(1.0, value + margin))
 
 
 def _evaluate(
@@ -320,16 +230,28 @@ def _evaluate(
     seen: sp.csr_matrix,
     held: sp.csr_matrix,
     cuts: Mapping[str, tuple[str, int]],
+    facts: ItemFacts | None,
 ) -> PerUser:
     order = np.sort(_keys(score, seen), axis=1) & _ID_MASK
     ranks = _held_ranks(order, held)
     num_unseen = score.shape[1] - np.diff(seen.indptr)
-    return {
-        name: _lists(order, num_unseen, k)
-        if family == COVERAGE
-        else METRICS[family](ranks, k)
-        for name, (family, k) in cuts.items()
-    }
+    found: PerUser = {}
+    for name, (family, k) in cuts.items():
+        if family in METRICS:
+            found[name] = METRICS[family](ranks, k)
+            continue
+        lists = _lists(order, num_unseen, k)
+        if facts is not None and family in LIST_METRICS:
+            found[name] = LIST_METRICS[family](lists, facts)
+        else:
+            found[name] = lists
+    return found
+
+
+def _check_facts(cuts: Mapping[str, tuple[str, int]], facts: ItemFacts | None) -> None:
+    needing = [name for name, (family, _) in cuts.items() if family in LIST_METRICS]
+    if needing and facts is None:
+        raise ConfigError(f"Expected facts of the items for {needing}, got none.")
 
 
 def _held_ranks(order: IntArray, held: sp.csr_matrix) -> HeldRanks:

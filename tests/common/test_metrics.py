@@ -6,19 +6,16 @@ import math
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import common.metrics
+from common.beyond_accuracy import ItemFacts, diversity, novelty
 from common.errors import ConfigError, DataFormatError, ProtocolError
 from common.metrics import (
+    BEYOND_ACCURACY,
     DEFAULT_METRICS,
-    Estimate,
-    bootstrap_interval,
-    coverage,
-    coverage_interval,
-    estimate,
     evaluate_ranking,
     parse_metric,
     top_k,
@@ -46,7 +43,7 @@ def evaluate(score, seen, held, *metrics, batch_size=2):
 def test_doctests():
     result = doctest.testmod(common.metrics)
 
-    assert result.attempted >= 10
+    assert result.attempted >= 8
     assert result.failed == 0
 
 
@@ -110,12 +107,11 @@ def test_a_seen_item_never_ties_with_an_unseen_one_at_minus_infinity():
     assert lists.tolist() == [[1, NO_ITEM]]
 
 
-def test_users_without_held_items_are_nan_and_left_out_of_the_mean():
+def test_users_without_held_items_are_nan():
     (hr,) = evaluate([[1, 0], [1, 0]], [[0, 0]] * 2, [[0, 0], [1, 0]], "hr@1")
 
     assert np.isnan(hr[0])
     assert hr[1] == 1.0
-    assert bootstrap_interval(hr, seed=0) == Estimate(1.0, 1.0, 1.0)
 
 
 def test_stored_zeros_are_no_items():
@@ -136,6 +132,23 @@ def test_default_metrics():
 
     assert tuple(found) == DEFAULT_METRICS
     assert found["coverage@10"].shape == (1, 3)
+
+
+def test_lists_are_judged_by_facts_user_by_user():
+    score = np.random.default_rng(0).normal(size=(5, 8)).astype(np.float32)
+    facts = ItemFacts(
+        np.arange(8, dtype=np.float32), np.eye(8, dtype=np.float32)[:, :3]
+    )
+    lists = top_k(score, None, 3).item
+
+    found = evaluate_ranking(
+        scorer(score), sp.csr_matrix((5, 8)), sp.csr_matrix((5, 8)), batch_size=2,
+        metrics=["diversity@3", "novelty@3", "gini@3"], facts=facts,
+    )  # fmt: skip
+
+    assert np.array_equal(found["diversity@3"], diversity(lists, facts), equal_nan=True)
+    assert np.array_equal(found["novelty@3"], novelty(lists, facts))
+    assert np.array_equal(found["gini@3"], lists)
 
 
 # ---------------------------------------------------------------- properties
@@ -253,64 +266,6 @@ def test_unknown_metrics_are_refused(name):
         parse_metric(name, 10)
 
 
-# ---------------------------------------------------------------- intervals
-def test_bootstrap_depends_on_the_seed_alone():
-    values = np.random.default_rng(0).random(200)
-
-    first = bootstrap_interval(values, seed=5)
-    bootstrap_interval(values[::-1], seed=9)
-
-    assert bootstrap_interval(values, seed=5) == first
-    assert bootstrap_interval(values, seed=6) != first
-    assert first.value == pytest.approx(values.mean())
-
-
-def test_bootstrap_interval_is_that_of_the_normal_approximation():
-    values = np.random.default_rng(1).normal(0.3, 0.1, size=2000)
-
-    found = bootstrap_interval(values, seed=0)
-
-    margin = 1.96 * values.std() / math.sqrt(2000)
-    assert found.low == pytest.approx(values.mean() - margin, abs=margin / 8)
-    assert found.high == pytest.approx(values.mean() + margin, abs=margin / 8)
-
-
-def test_bootstrap_needs_a_user():
-    with pytest.raises(DataFormatError, match="user with held items"):
-        bootstrap_interval(np.array([np.nan]), seed=0)
-
-
-def test_coverage_interval_equals_the_jackknife():
-    lists = np.random.default_rng(2).integers(0, 40, size=(30, 1))
-    without = [coverage(np.delete(lists, user, axis=0), 50) for user in range(30)]
-    error = math.sqrt(29 * np.var(without))
-
-    found = coverage_interval(lists, 50)
-
-    assert found.value == coverage(lists, 50)
-    assert found.high - found.value == pytest.approx(1.959964 * error)
-
-
-def test_coverage_interval_stays_within_bounds():
-    assert coverage_interval(np.array([[0, 1]]), 2) == Estimate(1.0, 1.0, 1.0)
-    spread = coverage_interval(np.array([[0], [NO_ITEM], [NO_ITEM]]), 1)
-    assert (spread.low, spread.high) == (0.0, 1.0)
-
-
-def test_estimate_handles_each_kind():
-    found = {"hr@1": np.array([1.0, np.nan]), "coverage@1": np.array([[0], [1]])}
-
-    estimates = estimate(found, 4, seed=1, num_resamples=10)
-
-    assert estimates["hr@1"] == Estimate(1.0, 1.0, 1.0)
-    assert estimates["coverage@1"].value == 0.5
-
-
-@settings(max_examples=30)
-@given(st.integers(0, 2**32), st.integers(1, 40))
-def test_interval_holds_its_value(seed, num_users):
-    values = np.random.default_rng(seed).random(num_users)
-
-    found = bootstrap_interval(values, seed=seed, num_resamples=200)
-
-    assert found.low <= found.value <= found.high
+def test_metrics_that_need_facts_say_so():
+    with pytest.raises(ConfigError, match=r"facts.*diversity@10.*novelty@10.*none"):
+        evaluate([[1, 2]], [[0, 0]], [[1, 0]], *BEYOND_ACCURACY)
