@@ -1,11 +1,11 @@
-"""Readers of item and user files: titles, years, categories; attributes.
+"""Readers of item and user files: titles, years, categories; attributes; tags.
 
 In ``common`` beside the interaction readers, for the same reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import polars as pl
@@ -55,6 +55,45 @@ def read_users(path: Path) -> pl.DataFrame:
         DataFormatError: as :func:`read_items`.
     """
     return _by_name(USER_READERS, path)(path)
+
+
+def read_tags(path: Path) -> pl.DataFrame:
+    """Read MovieLens' ``tags.csv``: ``user``, ``item``, ``tag``, all strings.
+
+    Tags are rows of users, as private as their ratings: they describe items of the
+    catalogue only through :func:`tag_text`, which asks whose may be used.
+
+    Raises:
+        DataFormatError: if a column is missing or a row has another width.
+    """
+    table = _rows(path, ",", quoted=True)
+    header = table.header()
+    found = recognise(header, ("user", "item"), (), path)
+    if header.count("tag") != 1:
+        raise format_error(path, "one column named tag.", row=1, unit="line")
+    places = found | {"tag": header.index("tag")}
+    return table.body().frame.select(
+        pl.col(str(place)).str.strip_chars().alias(name)
+        for name, place in places.items()
+    )
+
+
+def tag_text(tags: pl.DataFrame, users: Collection[str]) -> dict[str, str]:
+    """Outside item id → its tags in lower case, what most users wrote first.
+
+    Args:
+        tags: as :func:`read_tags` gives them.
+        users: public users; nobody else's tags are looked at.
+    """
+    counted = (
+        tags.filter(pl.col("user").is_in(list(users)), pl.col("tag") != "")
+        .with_columns(pl.col("tag").str.to_lowercase())
+        .group_by("item", "tag")
+        .agg(pl.col("user").n_unique().alias("count"))
+        .sort(["count", "tag"], descending=[True, False])
+    )
+    joined = counted.group_by("item", maintain_order=True).agg(pl.col("tag"))
+    return {item: ", ".join(names) for item, names in joined.iter_rows()}
 
 
 def _by_name(

@@ -1,9 +1,16 @@
 """The catalogue: declared columns, a digest both sides share, finding titles."""
 
+import numpy as np
 import polars as pl
 import pytest
 
-from common.catalogue import SCHEMA, Catalogue, read_catalogue, write_catalogue
+from common.catalogue import (
+    OPTIONAL,
+    SCHEMA,
+    Catalogue,
+    read_catalogue,
+    write_catalogue,
+)
 from common.errors import ConfigError, DataFormatError
 
 ROWS = [
@@ -60,3 +67,48 @@ def test_other_files_are_refused(tmp_path):
     pl.DataFrame({"item": ["1"]}).write_parquet(path)
     with pytest.raises(DataFormatError, match="Expected a catalogue with columns"):
         read_catalogue(path)
+
+
+FULL = pl.Schema({**SCHEMA, **OPTIONAL})
+
+
+def full(*rows):
+    whole = [(str(i), f"T{i}", 0, [], *row) for i, row in enumerate(rows)]
+    return Catalogue(pl.DataFrame(whole, schema=FULL, orient="row"))
+
+
+def test_a_table_of_titles_alone_is_completed():
+    table = catalogue().table
+    assert table.schema == FULL
+    assert table["text"].to_list() == ["", "", ""]
+    assert catalogue().numbers.shape == (3, 0)
+    assert catalogue([]).numbers.shape == (0, 0)
+
+
+def test_a_file_without_the_optional_columns_is_read(tmp_path):
+    path = tmp_path / "catalogue.parquet"
+    pl.DataFrame(ROWS, schema=SCHEMA, orient="row").write_parquet(path)
+    assert read_catalogue(path).table.equals(catalogue().table)
+
+
+def test_text_and_numbers_round_trip(tmp_path):
+    declared = full(("a, b", [1.0, 2.5]), (None, None), ("", [None, 3.0]))
+    write_catalogue(declared, tmp_path / "catalogue.parquet")
+    back = read_catalogue(tmp_path / "catalogue.parquet")
+    assert back.table["text"].to_list() == ["a, b", "", ""]
+    nan = np.nan
+    wanted = np.array([[1, 2.5], [nan, nan], [nan, 3]], np.float32)
+    assert np.array_equal(back.numbers, wanted, equal_nan=True)
+    assert back.numbers.dtype == np.float32
+
+
+def test_unlike_counts_of_numbers_are_refused():
+    with pytest.raises(DataFormatError, match=r"Expected 2 numbers .* for 1 items"):
+        full(("", [1.0, 2.0]), ("", [1.0]))
+
+
+def test_text_is_added_by_outside_id_and_leaves_the_digest():
+    told = catalogue().with_text({"3": "queen, marines", "unheard of": "x"})
+    assert told.table["text"].to_list() == ["", "queen, marines", ""]
+    assert told.digest == catalogue().digest
+    assert told.table.drop("text").equals(catalogue().table.drop("text"))

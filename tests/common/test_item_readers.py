@@ -6,7 +6,7 @@ import pytest
 
 from common.catalogue import SCHEMA
 from common.errors import DataFormatError
-from common.item_readers import read_items, read_users
+from common.item_readers import read_items, read_tags, read_users, tag_text
 
 
 @pytest.mark.parametrize(
@@ -75,3 +75,34 @@ def test_a_file_of_too_few_fields_is_refused_with_its_line(tmp_path, name) -> No
     reader = read_items if name in ("movies.dat", "u.item") else read_users
     with pytest.raises(DataFormatError, match=r"line \d"):
         reader(tmp_path / name)
+
+
+TAGS = (
+    "userId,movieId,tag,timestamp\n"
+    '1,60,"Funny, ha",9\n2,60,dark,9\n3,60,Dark,9\n3,60,dark,8\n2,71,Slow,9\n'
+    "4,60,secret,9\n"
+)
+
+
+def test_tags_are_public_users_tags_the_commonest_first(tmp_path: Path) -> None:
+    (tmp_path / "tags.csv").write_text(TAGS)
+    tags = read_tags(tmp_path / "tags.csv")
+    assert tags.columns == ["user", "item", "tag"]
+    assert tags.row(0) == ("1", "60", "Funny, ha")
+    found = tag_text(tags, ["1", "2", "3"])
+    assert found == {"60": "dark, funny, ha", "71": "slow"}
+    assert tag_text(tags, []) == {}
+
+
+def test_a_private_users_tags_change_nothing(tmp_path: Path) -> None:
+    (tmp_path / "tags.csv").write_text(TAGS)
+    tags = read_tags(tmp_path / "tags.csv")
+    without = tags.filter(tags["user"] != "4")
+    public = {"1", "2", "3"}
+    assert tag_text(tags, public) == tag_text(without, public)
+
+
+def test_tags_without_their_column_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "tags.csv").write_text("userId,movieId,label\n1,2,x\n")
+    with pytest.raises(DataFormatError, match="line 1: expected one column named tag"):
+        read_tags(tmp_path / "tags.csv")
