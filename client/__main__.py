@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from client.commands import import_rows, ledger_app
+from client.personal_commands import personalise
 from common.command_line import run
 
 app = typer.Typer(
@@ -15,6 +16,7 @@ app = typer.Typer(
 )
 app.add_typer(ledger_app, name="ledger")
 app.command("import")(import_rows)
+app.command()(personalise)
 
 if __name__ == "__main__":
     run(app)

@@ -82,6 +82,8 @@ class ClientSettings(Table):
         allow_non_private: whether mode ``off`` may train on this folder's rows.
         witness: the file that remembers how far the ledger is, in another place
             than the folder; a relative path starts from the folder.
+        personal_key: a file of 32 bytes that seals personal parameters; a relative path
+            starts from the folder.
         seed: noise and sampling from a seed, for simulations only; without it the
             operating system's randomness is used.
     """
@@ -92,6 +94,7 @@ class ClientSettings(Table):
     least_noise_multiplier: Annotated[float, Field(gt=0)] = LEAST_NOISE
     allow_non_private: StrictBool = False
     witness: str = ""
+    personal_key: str = ""
     seed: Annotated[int, Field(ge=0)] | None = None
 
 

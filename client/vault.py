@@ -1,0 +1,155 @@
+"""Private state at rest: sealed where a key is given, else plain and its owner's alone.
+
+Client only. ChaCha20-Poly1305 (RFC 8439) under a random nonce, and what the file is
+bound into its authentication, so that one kind of file cannot stand for another. The
+key is a file of 32 bytes, or a passphrase stretched by scrypt (RFC 7914).
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+
+from common.durable_files import SECRET_BYTES, write_durably
+from common.errors import ConfigError, DataFormatError
+
+FORMAT = b"tutela-vault-1\n"
+_PLAIN, _KEY_FILE, _PASSPHRASE = b"\x00", b"\x01", b"\x02"
+_SALT, _NONCE, _TAG = 16, 12, 16
+#: scrypt's cost: 64 MB and some tenths of a second a guess.
+_COST, _BLOCK = 2**16, 8
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a vault is sealed with.
+
+    Attributes:
+        secret: 32 random bytes, or a passphrase's UTF-8.
+        stretched: whether it is a passphrase.
+    """
+
+    secret: bytes = field(repr=False)
+    stretched: bool
+
+
+def key_from_file(path: Path) -> Key:
+    """A key of 32 bytes.
+
+    Raises:
+        ConfigError: if there is none, others may read it, or its length is another.
+    """
+    if not path.is_file():
+        raise ConfigError(
+            f"Expected a key of {SECRET_BYTES} bytes at {path}, found no file; "
+            "`head -c 32 /dev/urandom` makes one."
+        )
+    if path.stat().st_mode & 0o077:
+        raise ConfigError(f"{path}: others may read this key; run chmod 600 on it.")
+    secret = path.read_bytes()
+    if len(secret) != SECRET_BYTES:
+        raise ConfigError(
+            f"{path}: expected a key of {SECRET_BYTES} bytes, got {len(secret)}."
+        )
+    return Key(secret, stretched=False)
+
+
+def key_from_passphrase(passphrase: str) -> Key:
+    """A passphrase, stretched under a salt of its own for each file.
+
+    Raises:
+        ConfigError: if it is empty.
+    """
+    if not passphrase:
+        raise ConfigError("Expected a passphrase, got an empty one.")
+    return Key(passphrase.encode(), stretched=True)
+
+
+def write_vault(path: Path, content: bytes, label: str, key: Key | None) -> None:
+    """Write the whole file or keep the old one, readable to its owner alone.
+
+    Args:
+        label: what it is; to be named again when reading.
+        key: ``None`` leaves the content plain.
+    """
+    write_durably(path, seal(content, label, key), mode=0o600)
+
+
+def read_vault(path: Path, label: str, key: Key | None) -> bytes:
+    """What :func:`write_vault` wrote.
+
+    Raises:
+        ConfigError: if there is no file.
+        ConfigError, DataFormatError: as :func:`unseal`.
+    """
+    if not path.is_file():
+        raise ConfigError(f"Expected {path.name} at {path}, found no file.")
+    return unseal(path.read_bytes(), label, key)
+
+
+def seal(content: bytes, label: str, key: Key | None) -> bytes:
+    """The bytes of a vault: format, kind, salt if any, nonce, ciphertext."""
+    if key is None:
+        return FORMAT + _PLAIN + content
+    kind = _PASSPHRASE if key.stretched else _KEY_FILE
+    salt = secrets.token_bytes(_SALT) if key.stretched else b""
+    nonce = secrets.token_bytes(_NONCE)
+    head = FORMAT + kind + salt
+    cipher = ChaCha20Poly1305(_cipher_key(key, salt))
+    return head + nonce + cipher.encrypt(nonce, content, head + label.encode())
+
+
+def unseal(sealed: bytes, label: str, key: Key | None) -> bytes:
+    """What :func:`seal` was given.
+
+    Raises:
+        ConfigError: if a key is needed and none given, another kind is needed, or one
+            is given and the content is plain: somebody may have put it there.
+        DataFormatError: if this is no vault, the key is another, or a bit differs.
+    """
+    if not sealed.startswith(FORMAT) or len(sealed) == len(FORMAT):
+        raise DataFormatError("Expected a vault of format tutela-vault-1, got others.")
+    kind = sealed[len(FORMAT) : len(FORMAT) + 1]
+    rest = sealed[len(FORMAT) + 1 :]
+    _check_key(kind, key)
+    if key is None:
+        return rest
+    salt_length = _SALT if key.stretched else 0
+    salt, rest = rest[:salt_length], rest[salt_length:]
+    try:
+        if len(rest) < _NONCE + _TAG:
+            raise InvalidTag
+        cipher = ChaCha20Poly1305(_cipher_key(key, salt))
+        head = FORMAT + kind + salt
+        return cipher.decrypt(rest[:_NONCE], rest[_NONCE:], head + label.encode())
+    except InvalidTag:
+        raise DataFormatError(
+            "Expected the key that this file was sealed with, and the file as it was "
+            "written; one of them is not. With the right key, write it anew."
+        ) from None
+
+
+def _check_key(kind: bytes, key: Key | None) -> None:
+    names = {_PLAIN: "no key", _KEY_FILE: "a key file", _PASSPHRASE: "a passphrase"}
+    if kind not in names:
+        raise DataFormatError("Expected a vault of a known kind, got another.")
+    given = _PLAIN if key is None else _KEY_FILE
+    if key is not None and key.stretched:
+        given = _PASSPHRASE
+    if given != kind:
+        raise ConfigError(
+            f"Expected {names[kind]}, which this file was written with, got "
+            f"{names[given]}."
+        )
+
+
+def _cipher_key(key: Key, salt: bytes) -> bytes:
+    if not key.stretched:
+        return key.secret
+    stretch = Scrypt(salt=salt, length=SECRET_BYTES, n=_COST, r=_BLOCK, p=1)
+    return stretch.derive(key.secret)
