@@ -1,0 +1,1 @@
+"""Worked examples on the library's own pieces; each is run with ``python -m``."""
