@@ -23,6 +23,7 @@ from common.interactions import FloatArray
 from common.plan import noise_multiplier, planned_events, releases
 from common.signature import check_signature
 from common.soft_labels import SoftLabels, check
+from common.statistics import Chosen, unpack_directions, unpack_items
 from common.student import Student, build, is_bounded, shapes, spec_of
 
 
@@ -113,23 +114,31 @@ def labels_of(
     labels = wire.unpack_soft_labels(message.content)
     if labels is not None:
         check(labels, catalogue.num_items)
-        if len(labels.item) > config.distillation.proxy_users:
-            raise ProtocolError("Expected at most distillation.proxy-users labels.")
+        if len(labels.item) > config.distillation.most_labels:
+            raise ProtocolError("Expected at most as many labels as announced.")
     return labels
 
 
-def weights_of(message: Message, config: RunConfig, catalogue: Catalogue) -> FloatArray:
-    """The items' weights in a statistic, float32 ``[n]``.
+def chosen_of(message: Message, config: RunConfig, catalogue: Catalogue) -> Chosen:
+    """The items that count in a statistic, bool ``[n]``.
 
     Raises:
-        ProtocolError: if they are for another catalogue, cover more items than
-            announced, or are no numbers of use.
+        ProtocolError: if they are of another catalogue, or more than announced.
     """
     _check_catalogue(message, catalogue)
-    weights = wire.unpack_weights(message.content, catalogue.num_items)
-    if int((weights > 0).sum()) > config.statistics.most_items:
-        raise ProtocolError("Expected at most statistics.most-items items of weight.")
-    return weights
+    chosen = unpack_items(message.content, catalogue.num_items)
+    if int(chosen.sum()) > config.statistics.most_items:
+        raise ProtocolError("Expected at most statistics.most-items chosen items.")
+    return chosen
+
+
+def directions_of(message: Message, chosen: Chosen) -> FloatArray:
+    """The directions of a sketch over the chosen items, float32 ``[m, q]``.
+
+    Raises:
+        ProtocolError: if they do not fit the items, are too many or too large.
+    """
+    return unpack_directions(message.content, int(chosen.sum()))
 
 
 def _check_catalogue(message: Message, catalogue: Catalogue) -> None:
@@ -142,8 +151,11 @@ def _check_catalogue(message: Message, catalogue: Catalogue) -> None:
 def _check_content(message: Message, config: RunConfig, folder: Path) -> None:
     """A message that could not be answered must not cost a charge."""
     catalogue = read_catalogue(folder / CATALOGUE)
-    if message.metadata.message_type == wire.STATISTICS:
-        weights_of(message, config, catalogue)
+    kind = message.metadata.message_type
+    if kind in (wire.STATISTICS, wire.SKETCH):
+        chosen = chosen_of(message, config, catalogue)
+        if kind == wire.SKETCH:
+            directions_of(message, chosen)
         return
     student_of(message, config, catalogue)
     labels_of(message, config, catalogue)

@@ -9,13 +9,13 @@ from collections.abc import Callable
 
 from flwr.app import Context, Message, RecordDict
 
-from client.admission import labels_of, student_of, weights_of
+from client.admission import chosen_of, directions_of, labels_of, student_of
 from client.data import read_client_data
 from client.evaluate import metric_sums
 from client.randomness import RandomStream, stream
 from client.release import DoorApp, exit_door
 from client.settings import locate, read_settings
-from client.statistics import gram_sum
+from client.statistics import pair_sums, sketch_sum
 from client.train import Streams, mechanism_of
 from client.train import train as train_student
 from common import wire
@@ -24,6 +24,7 @@ from common.config import parse
 from common.errors import ProtocolError
 from common.folders import CATALOGUE, STUDENT
 from common.plan import noise_multiplier, releases, statistics_noise
+from common.statistics import pack_pairs, pack_sketch
 from common.student import save_student
 
 app = DoorApp()
@@ -51,17 +52,34 @@ def train(message: Message, context: Context) -> Message:
 
 @app.train("statistics", mods=[exit_door])
 def statistics(message: Message, context: Context) -> Message:
-    """Reply with the noised sum of which items go together."""
+    """Reply with noised sums of touched items and of pairs of them."""
     config = parse(context.run_config)
     data = read_client_data(locate(context))
-    draw = _streams(message, context)
-    found = gram_sum(
+    found = pair_sums(
         data.histories,
-        weights_of(message, config, data.catalogue),
-        statistics_noise(config),
-        draw("statistics noise"),
+        chosen_of(message, config, data.catalogue),
+        config.statistics.counts_share,
+        statistics_noise(config).pairs,
+        _streams(message, context)("pairs noise"),
     )
-    content = RecordDict({wire.GRAM: wire.pack_gram(found)})
+    content = RecordDict({wire.PAIRS: pack_pairs(found)})
+    return Message(content, reply_to=message)
+
+
+@app.train("sketch", mods=[exit_door])
+def sketch(message: Message, context: Context) -> Message:
+    """Reply with the noised sum of pairs along the server's directions."""
+    config = parse(context.run_config)
+    data = read_client_data(locate(context))
+    chosen = chosen_of(message, config, data.catalogue)
+    found = sketch_sum(
+        data.histories,
+        chosen,
+        directions_of(message, chosen),
+        statistics_noise(config).sketch,
+        _streams(message, context)("sketch noise"),
+    )
+    content = RecordDict({wire.SKETCH_SUM: pack_sketch(found)})
     return Message(content, reply_to=message)
 
 

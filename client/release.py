@@ -26,11 +26,20 @@ from client.ledger import Ledger, open_ledger
 from client.settings import witness_place
 from common import wire
 from common.errors import BudgetExhausted, ConfigError, NoConsent, ProtocolError
+from common.statistics import (
+    pair_shapes,
+    sketch_shapes,
+    unpack_directions,
+    unpack_items,
+)
+
+Shapes = Mapping[str, tuple[int, ...]]
 
 #: The record that may leave, by message type. Deny by default.
 ALLOWED: Mapping[str, str | None] = {
     wire.TRAIN: wire.UPDATE,
-    wire.STATISTICS: wire.GRAM,
+    wire.STATISTICS: wire.PAIRS,
+    wire.SKETCH: wire.SKETCH_SUM,
     wire.EVALUATE: wire.METRICS,
     wire.DELIVER: None,
 }
@@ -173,10 +182,33 @@ def _allowed(message: Message, reply: Message) -> ArrayRecord:
     array can ride along.
     """
     name = str(ALLOWED[message.metadata.message_type])
-    shapes: Mapping[str, tuple[int, ...]] = wire.METRIC_SHAPES
-    if name == wire.UPDATE:
-        came = message.content.array_records[wire.STUDENT]
-        shapes = {each: tuple(array.shape) for each, array in came.items()}
-    if name == wire.GRAM:
-        shapes = wire.gram_shapes(wire.unpack_weights(message.content))
+    shapes = SHAPES[name](message.content)
     return wire.pack_state(wire.unpack_state(reply.content, name, shapes))
+
+
+def _update_shapes(content: RecordDict) -> Shapes:
+    came = content.array_records[wire.STUDENT]
+    return {each: tuple(array.shape) for each, array in came.items()}
+
+
+def _metric_shapes(content: RecordDict) -> Shapes:
+    return wire.METRIC_SHAPES
+
+
+def _pair_shapes(content: RecordDict) -> Shapes:
+    return pair_shapes(int(unpack_items(content).sum()))
+
+
+def _sketch_shapes(content: RecordDict) -> Shapes:
+    num_chosen = int(unpack_items(content).sum())
+    num_directions = unpack_directions(content, num_chosen).shape[1]
+    return sketch_shapes(num_chosen, num_directions)
+
+
+#: Record → the arrays it has to hold, by what the message called for.
+SHAPES: Mapping[str, Callable[[RecordDict], Shapes]] = {
+    wire.UPDATE: _update_shapes,
+    wire.METRICS: _metric_shapes,
+    wire.PAIRS: _pair_shapes,
+    wire.SKETCH_SUM: _sketch_shapes,
+}

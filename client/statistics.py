@@ -1,58 +1,108 @@
-"""One noisy sum of which items go together: statistics instead of gradients.
+"""Noisy sums of which items go together: statistics instead of gradients.
 
-Client only. Each user adds the outer product of its weighted row with itself, scaled
-to L2 norm 1 over the upper triangle; the sum gets Gaussian noise in proportion
-(Dwork and Roth 2014, theorem A.1; the event is a Gaussian without sampling). A linear
-teacher needs nothing else of the rows (protecting sufficient statistics: Krichene et
-al. 2023, arXiv 2310.15454). The server's weights say which items count and how much;
-whatever they are, a user's norm is 1 or, with no item of them, 0.
+Client only. A linear teacher needs nothing of the rows but how often items were
+touched, alone and in pairs (protecting sufficient statistics: Krichene et al. 2023,
+arXiv 2310.15454). Two questions: counts and pairs; then, once the server knows the
+main directions of taste, the pairs along these alone, which takes far fewer noisy
+numbers. Each user adds a vector of L2 norm 1, by its own scale and in double precision,
+whatever the server asks; the sum gets Gaussian noise in proportion (Dwork and Roth
+2014, theorem A.1; the events are Gaussians without sampling).
 """
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
 from client.randomness import RandomStream
+from common.statistics import Pairs
+
+Float = npt.NDArray[np.float64]
+
+#: Rows of the sketch held at once: what bounds memory is this times the directions.
+ENTRIES = 200_000
 
 
-def gram_sum(
+def pair_sums(
     histories: sp.csr_matrix,
-    weights: npt.NDArray[np.float32],
+    chosen: npt.NDArray[np.bool_],
+    counts_share: float,
     noise_multiplier: float,
     noise: RandomStream,
-) -> npt.NDArray[np.float32]:
-    """The noised sum of users' outer products, its upper triangle row by row.
+) -> Pairs:
+    """Noised sums of touched items and of pairs of them.
+
+    A user of n chosen items adds ``√c · x / √n`` to the counts and ``√(1 − c) · x xᵀ /
+    √(n (n − 1) / 2)`` to the pairs above the diagonal: norm 1 together.
 
     Args:
         histories: private multi-hot rows, CSR ``[users, n]``.
-        weights: of each item, ``[n]``; items of weight 0 are left out.
+        chosen: the items that count, bool ``[n]``, m of them.
+        counts_share: c, in (0, 1).
+        noise_multiplier: noise deviation over the norm 1; 0 adds none (mode off).
+        noise: randomness of the noise.
+    """
+    rows = histories[:, np.flatnonzero(chosen)].astype(np.float64)
+    length = np.diff(rows.indptr).astype(np.float64)
+    single = _inverse(np.sqrt(length / counts_share))
+    double = _inverse(np.sqrt(length * (length - 1) / 2 / (1 - counts_share)))
+    counts = np.asarray(rows.T @ single)
+    weighted = sp.diags(np.sqrt(double)) @ rows
+    upper = np.triu_indices(rows.shape[1], 1)
+    pairs = np.asarray((weighted.T @ weighted).todense())[upper]
+    noised = (_noised(part, noise_multiplier, noise) for part in (counts, pairs))
+    return Pairs(*noised)
+
+
+def sketch_sum(
+    histories: sp.csr_matrix,
+    chosen: npt.NDArray[np.bool_],
+    directions: npt.NDArray[np.float32],
+    noise_multiplier: float,
+    noise: RandomStream,
+) -> npt.NDArray[np.float32]:
+    """The noised sum of users' pairs along some directions.
+
+    Of each user's matrix ``offdiagonal(x xᵀ) @ directions``, scaled to norm 1; a user
+    whose matrix is zero adds nothing. Norms are of the very numbers that are added,
+    so that no direction, however it cancels, makes them more.
+
+    Args:
+        histories: private multi-hot rows, CSR ``[users, n]``.
+        chosen: the items that count, bool ``[n]``, m of them.
+        directions: public, finite, float32 ``[m, q]``.
         noise_multiplier: noise deviation over the norm 1; 0 adds none (mode off).
         noise: randomness of the noise.
 
     Returns:
-        float32 ``[m (m + 1) / 2]`` over the m items of positive weight.
+        float32 ``[m, q]``.
     """
-    kept = np.flatnonzero(weights > 0)
-    rows = unit_rows(histories[:, kept], weights[kept])
-    total = np.asarray((rows.T @ rows).todense())[np.triu_indices(len(kept))]
+    rows = histories[:, np.flatnonzero(chosen)].astype(np.float64)
+    basis = directions.astype(np.float64)
+    total = np.zeros(basis.shape)
+    ends = np.searchsorted(rows.indptr, np.arange(0, rows.nnz + ENTRIES, ENTRIES))
+    for start, stop in pairwise(ends):
+        part = rows[start:stop]
+        user = np.repeat(np.arange(part.shape[0]), np.diff(part.indptr))
+        along = (part @ basis)[user] - basis[part.indices]
+        square = np.bincount(user, (along**2).sum(axis=1), minlength=part.shape[0])
+        scaled = along * _inverse(np.sqrt(square))[user, None]
+        picked = (np.ones(len(user)), (part.indices, np.arange(len(user))))
+        total += sp.csr_matrix(picked, shape=(len(basis), len(user))) @ scaled
+    return _noised(total, noise_multiplier, noise)
+
+
+def _inverse(values: Float) -> Float:
+    """``1 / value``, and 0 for 0."""
+    return np.divide(1.0, values, out=np.zeros_like(values), where=values > 0)
+
+
+def _noised(
+    total: Float, noise_multiplier: float, noise: RandomStream
+) -> npt.NDArray[np.float32]:
     if noise_multiplier > 0:
         total = total + noise.normal(total.shape).numpy() * noise_multiplier
     return np.asarray(total, dtype=np.float32)
-
-
-def unit_rows(
-    histories: sp.csr_matrix, weights: npt.NDArray[np.float32]
-) -> sp.csr_matrix:
-    """Rows ``r`` whose outer product has an upper triangle of L2 norm 1 (or 0).
-
-    With ``a = Σ rᵢ²`` and ``b = Σ rᵢ⁴`` that norm is ``√((a² + b) / 2)``. Each user's
-    scale is its own alone, in double precision.
-    """
-    rows = histories.astype(np.float64) @ sp.diags(weights.astype(np.float64))
-    square = np.asarray(rows.power(2).sum(axis=1)).ravel()
-    fourth = np.asarray(rows.power(4).sum(axis=1)).ravel()
-    norm = np.sqrt((square**2 + fourth) / 2)
-    scale = np.divide(1.0, np.sqrt(norm), out=np.zeros_like(norm), where=norm > 0)
-    return sp.csr_matrix(sp.diags(scale) @ rows)

@@ -3,6 +3,8 @@
 In ``common`` because clients train with them and the server distils with them.
 Distillation: Hinton, Vinyals, Dean 2015 (arXiv 1503.02531), equations 1 and 2; for
 high temperatures it becomes the squared error between logits (its section 2.1).
+Rank-aware: Kang et al. 2020 (DE-RRD, arXiv 2012.04357) and 2023 (HetComp), who match
+the teacher's order at its top; ours takes all of the top K, and samples nothing.
 """
 
 from __future__ import annotations
@@ -63,4 +65,46 @@ def mse(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
     return 0.5 * torch.square(teacher - student).mean(dim=1)
 
 
-DISTILLATION: dict[str, DistillationLoss] = {"kl": kl, "mse": mse}
+def rank(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
+    """How unlikely the student finds the teacher's order of the K items.
+
+    Plackett–Luce: items are drawn without replacement by the softmax of the student's
+    logits over T, and each place of the teacher's order counts by its gain in NDCG
+    (position-aware ListMLE, Lan et al. 2014). Only the order of the teacher matters.
+
+    Args:
+        teacher: logits float32 ``[B, K]``; of equal ones the first counts as better.
+        student: logits float32 ``[B, K]`` on the same K items.
+        temperature: T > 0; the factor T keeps gradients comparable across T.
+
+    Returns:
+        float32 ``[B]``, ≥ 0; 0 where K is 1, since there is one order.
+    """
+    order = teacher.argsort(dim=1, descending=True, stable=True)
+    return order_loss(student.gather(1, order), None, temperature)
+
+
+def order_loss(student: Tensor, rest: Tensor | None, temperature: float) -> Tensor:
+    """:func:`rank` where the K items already stand in the teacher's order.
+
+    Args:
+        student: logits float32 ``[B, K]``, the teacher's best item first.
+        rest: logits float32 ``[B, R]`` of items that each of the K should precede, in
+            whatever order (DE-RRD's relaxed ranking); None for none.
+        temperature: as in :func:`rank`.
+
+    Returns:
+        float32 ``[B]``, ≥ 0.
+    """
+    scaled = student / temperature
+    left = scaled.flip(1).logcumsumexp(dim=1).flip(1)
+    if rest is not None:
+        others = (rest / temperature).logsumexp(dim=1, keepdim=True)
+        left = torch.logaddexp(left, others)
+    place = torch.arange(2, student.shape[1] + 2).to(student)
+    gain = 1.0 / torch.log2(place)
+    loss: Tensor = ((left - scaled) * (gain / gain.sum())).sum(dim=1)
+    return loss * temperature
+
+
+DISTILLATION: dict[str, DistillationLoss] = {"kl": kl, "mse": mse, "rank": rank}

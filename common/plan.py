@@ -6,12 +6,13 @@ reports state them; all must derive the same from the same public configuration.
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
+from dataclasses import dataclass, replace
 
 from common.accounting import calibrate
 from common.config import RunConfig
 from common.events import DpEvent
-from common.wire import EVALUATE, STATISTICS, TRAIN
+from common.wire import EVALUATE, SKETCH, STATISTICS, TRAIN
 
 #: What a round of each kind releases; the keys are Flower's message types.
 Releases = dict[str, DpEvent]
@@ -28,7 +29,10 @@ def releases(config: RunConfig, noise_multiplier: float, number: int) -> Release
     found = {}
     private = config.privacy.mode != "off"
     if config.statistics.share and number == 1:
-        found[STATISTICS] = DpEvent(statistics_noise(config), 1.0, 1)
+        noise = statistics_noise(config)
+        found[STATISTICS] = DpEvent(noise.pairs, 1.0, 1)
+        if config.statistics.sketch_share:
+            found[SKETCH] = DpEvent(noise.sketch, 1.0, 1)
     if number <= config.training.rounds:
         found[TRAIN] = DpEvent(
             noise_multiplier, config.privacy.sample_rate, config.training.local_steps
@@ -42,7 +46,8 @@ def releases(config: RunConfig, noise_multiplier: float, number: int) -> Release
 def planned_releases(config: RunConfig, noise_multiplier: float) -> Releases:
     """What the whole run amounts to, one event a kind of message."""
     rounds, every = config.training.rounds, config.client_metrics.every
-    counts = {STATISTICS: 1, TRAIN: rounds, EVALUATE: rounds // every if every else 0}
+    counts = {STATISTICS: 1, SKETCH: 1, TRAIN: rounds}
+    counts[EVALUATE] = rounds // every if every else 0
     found = releases(config, noise_multiplier, 1)
     if counts[EVALUATE]:
         found |= {EVALUATE: releases(config, noise_multiplier, every)[EVALUATE]}
@@ -58,8 +63,29 @@ def planned_events(config: RunConfig, noise_multiplier: float) -> tuple[DpEvent,
     return tuple(planned_releases(config, noise_multiplier).values())
 
 
-def statistics_noise(config: RunConfig) -> float:
-    """The noise of the one statistic: given, calibrated to its share, or none."""
+@dataclass(frozen=True)
+class StatisticsNoise:
+    """Noise multipliers of the two sums of statistics; 0 in mode off."""
+
+    pairs: float
+    sketch: float
+
+
+def statistics_noise(config: RunConfig) -> StatisticsNoise:
+    """The noise of the statistics, shared out so that together they cost their share.
+
+    Gaussians compose to a Gaussian: 1/σ² of the whole is the sum of both (Dong, Roth &
+    Su 2019, corollary 3.3).
+    """
+    settings = config.statistics
+    whole, sketch = total_statistics_noise(config), settings.sketch_share
+    return StatisticsNoise(
+        whole / math.sqrt(1 - sketch), whole / math.sqrt(sketch) if sketch else 0.0
+    )
+
+
+def total_statistics_noise(config: RunConfig) -> float:
+    """The noise of one Gaussian that costs as much: given, calibrated, or none."""
     settings, privacy = config.statistics, config.privacy
     if privacy.mode == "off" or not settings.share:
         return 0.0

@@ -13,7 +13,7 @@ from common.accounting import epsilon
 from common.config import RunConfig
 from common.events import Relation, Unit
 from common.plan import Releases, planned_releases
-from common.wire import EVALUATE, STATISTICS, TRAIN
+from common.wire import EVALUATE, SKETCH, STATISTICS, TRAIN
 
 NOT_PRIVATE = "NOT PRIVATE"
 SEEDED = (
@@ -91,7 +91,8 @@ def promise_of(config: RunConfig, noise_multiplier: float, *, seeded: bool) -> P
 
 #: What leaves a client, by the kind of message that asks for it.
 RELEASED = {
-    STATISTICS: "a noised sum of which items go together",
+    STATISTICS: "noised sums of items and of pairs of items",
+    SKETCH: "of such pairs along directions that the server chose",
     TRAIN: "student updates",
     EVALUATE: "noised sums of metrics",
 }
@@ -112,7 +113,7 @@ def _sampling(found: Releases) -> str:
             f"{training.sample_rate:g} a step, {training.steps} steps"
         )
     if STATISTICS in found:
-        parts.append("none for the sum of which items go together, every user is in it")
+        parts.append("none for the sums of items and pairs, every user is in them")
     if metrics := found.get(EVALUATE):
         parts.append(f"none for the {metrics.steps} sums of metrics")
     return "; ".join(parts)

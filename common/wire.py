@@ -29,14 +29,16 @@ PROTOCOL_VERSION = 3
 
 #: Message types: what a client may be asked, as Flower names it.
 TRAIN, EVALUATE, DELIVER = "train", "evaluate", "query.student"
-STATISTICS = "train.statistics"
+STATISTICS, SKETCH = "train.statistics", "train.sketch"
 
 STUDENT = "student"
 SOFT_LABELS = "soft_labels"
 UPDATE = "update"
 METRICS = "metrics"
-ITEM_WEIGHTS = "item_weights"
-GRAM = "gram"
+ITEMS = "items"
+DIRECTIONS = "directions"
+PAIRS = "pairs"
+SKETCH_SUM = "sketch"
 ROUND = "round"
 
 #: What a client's evaluation sums over its users: metrics, and a one for each user.
@@ -200,67 +202,6 @@ def unpack_sums(content: RecordDict) -> npt.NDArray[np.float32]:
         "sums"
     ].numpy()
     return sums
-
-
-#: A weight lies in here or is 0: none may drown another in rounding.
-LEAST_WEIGHT, MOST_WEIGHT = 1e-4, 1.0
-
-
-def pack_weights(weights: npt.NDArray[np.float32]) -> ArrayRecord:
-    """The items' weights in a statistic, float32 ``[n]``."""
-    return ArrayRecord({"weights": Array(weights)})
-
-
-def unpack_weights(
-    content: RecordDict, num_items: int | None = None
-) -> npt.NDArray[np.float32]:
-    """The items' weights of a message.
-
-    Args:
-        num_items: how many there must be; ``None`` for any number.
-
-    Raises:
-        ProtocolError: if they are missing, of another shape, all zero, or one is
-            neither 0 nor from ``LEAST_WEIGHT`` to ``MOST_WEIGHT``.
-    """
-    record = content.array_records.get(ITEM_WEIGHTS)
-    if num_items is None and record is not None and "weights" in record:
-        num_items = int(np.prod(record["weights"].shape))
-    shape = (num_items or 0,)
-    found = unpack_state(content, ITEM_WEIGHTS, {"weights": shape})["weights"].numpy()
-    positive = found[found != 0]
-    inside = (positive >= LEAST_WEIGHT) & (positive <= MOST_WEIGHT)
-    if not len(positive) or not inside.all():
-        raise ProtocolError(
-            f"Expected items' weights of 0 or {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}, "
-            "not all 0."
-        )
-    weights: npt.NDArray[np.float32] = found
-    return weights
-
-
-def gram_shapes(weights: npt.NDArray[np.float32]) -> dict[str, tuple[int, ...]]:
-    """Shape of the statistic that these weights ask for: an upper triangle."""
-    kept = int((weights > 0).sum())
-    return {"triangle": (kept * (kept + 1) // 2,)}
-
-
-def pack_gram(triangle: npt.NDArray[np.float32]) -> ArrayRecord:
-    """A noised sum of outer products, float32 ``[m (m + 1) / 2]``."""
-    return ArrayRecord({"triangle": Array(triangle)})
-
-
-def unpack_gram(
-    content: RecordDict, weights: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float32]:
-    """The noised sum of a reply, as :func:`pack_gram` had it.
-
-    Raises:
-        ProtocolError: if it is missing, of another shape or not finite.
-    """
-    found = unpack_state(content, GRAM, gram_shapes(weights))["triangle"]
-    triangle: npt.NDArray[np.float32] = found.numpy()
-    return triangle
 
 
 def _tensor(array: Array, record: str, name: str, expected: tuple[int, ...]) -> Tensor:

@@ -1,6 +1,6 @@
 """The server's Flower app: wiring only.
 
-Teacher → transfer → soft labels → rounds → safeguard → files → delivery.
+Teacher → transfer → statistics → soft labels → rounds → safeguard → files → delivery.
 """
 
 from __future__ import annotations
@@ -8,39 +8,33 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
+import numpy as np
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
-from safetensors.numpy import save_file
 
-from common.accounting import epsilon_path, noise_multiplier
+from common.accounting import epsilon_path
 from common.config import RunConfig, parse
 from common.durable_files import read_or_create_secret
-from common.events import releases
-from common.features import item_features
 from common.folders import (
     SERVER_KEY,
     STUDENT,
     STUDENT_TRANSFERRED,
     SUMMARY,
     TEACHER,
+    TEACHER_REFINED,
 )
-from common.soft_labels import SoftLabels
-from common.student import (
-    StateDict,
-    StudentSpec,
-    interpolate,
-    save_student,
-    spec_of,
-)
+from common.plan import noise_multiplier, releases
+from common.student import StateDict, StudentSpec, interpolate, save_student
 from server.messages import Postbox
+from server.negative_transfer import check_transfer
 from server.receipts import Receipts
 from server.records import Recorder
+from server.refinement import refine
 from server.safeguard import Choice, choose_weight
-from server.settings import PublicData, ServerFolders, locate, read_public_data
-from server.soft_labels import label_proxy_set
+from server.settings import PublicData, locate, read_public_data
 from server.strategy import Federation
-from server.teacher import TEACHERS
-from server.transfer import TRANSFERS
+from server.teacher.checkpoint import save_teacher
+from server.teaching import Tutor, open_school
 
 app = ServerApp()
 
@@ -52,8 +46,7 @@ def main(grid: Grid, context: Context) -> None:
     folders = locate(context)
     public = read_public_data(folders.public)
     recorder = Recorder(folders.out)
-    spec = spec_of(config.student, public.catalogue.num_items)
-    transferred, labels = teach(config, spec, public, folders)
+    school = open_school(config, public)
     postbox = Postbox(
         grid,
         str(context.run_id),
@@ -63,50 +56,51 @@ def main(grid: Grid, context: Context) -> None:
         Receipts(folders.state),
         recorder,
     )
-    federation = Federation(grid, config, spec, public, labels, postbox, recorder)
+    federation = Federation(grid, config, school.spec, public, postbox, recorder)
+    teacher = school.teacher()
+    save_teacher(folders.out / TEACHER, teacher, public.catalogue.digest)
+    transferred = start = school.start(teacher, public.known)
+    save_student(folders.out / STUDENT_TRANSFERRED, school.spec, transferred)
+    if config.statistics.share:
+        teacher = refine(federation, public, school.plain_features, config)
+        save_teacher(folders.out / TEACHER_REFINED, teacher, public.catalogue.digest)
+        start = school.start(teacher, np.ones_like(public.known))
+    check = check_transfer(
+        transferred, school.spec, public.shown, public.held, public.popularity
+    )
+    trained = start
     noise = noise_multiplier(config)
     rounds = range(1, config.training.rounds + 1)
     events = [tuple(releases(config, noise, n).values()) for n in rounds]
-    trained = transferred
     try:
         for progress in federation.rounds(
-            transferred, epsilon_path(events, config.privacy.delta)
+            start, Tutor(school, teacher), epsilon_path(events, config.privacy.delta)
         ):
             trained = progress.released
     finally:
         # Whatever ends the loop, Ctrl-C included, leaves what was learnt so far.
-        student = release(config, spec, public, folders, transferred, trained)
+        student, choice = release(config, school.spec, public, start, trained)
+        save_student(folders.out / STUDENT, school.spec, student)
+        summary = {
+            "safeguard": asdict(choice),
+            "transfer": "" if check is None else check.sentence,
+        }
+        text = json.dumps(summary, indent=2)
+        (folders.out / SUMMARY).write_text(text + "\n")
     federation.deliver(student)
-
-
-def teach(
-    config: RunConfig, spec: StudentSpec, public: PublicData, folders: ServerFolders
-) -> tuple[StateDict, SoftLabels | None]:
-    """Fit the teacher, start the student from it, label the proxy set."""
-    weights = TEACHERS[config.teacher.name](public.teaching, config.teacher)
-    save_file({"weights": weights}, folders.out / TEACHER)
-    transfer = TRANSFERS[config.transfer.method]
-    features = item_features(public.catalogue)
-    transferred = transfer(weights, features, public.known, spec, config.transfer)
-    save_student(folders.out / STUDENT_TRANSFERRED, spec, transferred)
-    if config.distillation.weight == 0:
-        return transferred, None
-    labels = label_proxy_set(weights, public.teaching, spec, config.distillation)
-    return transferred, labels
 
 
 def release(
     config: RunConfig,
     spec: StudentSpec,
     public: PublicData,
-    folders: ServerFolders,
-    transferred: StateDict,
+    start: StateDict,
     trained: StateDict,
-) -> StateDict:
-    """Choose how far to go, and write the student and how it was chosen."""
+) -> tuple[StateDict, Choice]:
+    """Choose how far to go from the start, and say how it was chosen."""
     if config.safeguard.enabled:
         choice = choose_weight(
-            transferred,
+            start,
             trained,
             spec,
             public.shown,
@@ -115,8 +109,4 @@ def release(
         )
     else:
         choice = Choice(1.0, (), "The safeguard is off: the trained student stands.")
-    student = interpolate(transferred, trained, choice.weight)
-    save_student(folders.out / STUDENT, spec, student)
-    text = json.dumps({"safeguard": asdict(choice)}, indent=2)
-    (folders.out / SUMMARY).write_text(text + "\n")
-    return student
+    return interpolate(start, trained, choice.weight), choice

@@ -24,6 +24,8 @@ class RoundRecord:
         validation: NDCG@100 of the released student on public validation users.
         client_metrics: means over the clients' users from noised sums, with the
             deviation of their noise; ``None`` where none were asked for or came.
+        teacher_gain: NDCG@100 that the teacher gained on public validation users by
+            learning from the released student; ``None`` where it did not.
     """
 
     round: int
@@ -33,6 +35,7 @@ class RoundRecord:
     seconds: dict[str, float] = field(default_factory=dict)
     validation: float | None = None
     client_metrics: dict[str, float] | None = None
+    teacher_gain: float | None = None
     survivors: int = 0
     num_clients: int = 0
 

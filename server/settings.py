@@ -54,6 +54,11 @@ class PublicData:
     held: sp.csr_matrix
 
     @property
+    def popularity(self) -> npt.NDArray[np.float32]:
+        """Public users who touched each item, float32 ``[n]``."""
+        return np.asarray(self.teaching.sum(axis=0), dtype=np.float32).ravel()
+
+    @property
     def known(self) -> npt.NDArray[np.bool_]:
         """Which items the public users touched, bool ``[n]``."""
         return np.asarray(self.teaching.sum(axis=0)).ravel() > 0

@@ -1,4 +1,4 @@
-"""One round as named phases: train → aggregate → validate → measure → record.
+"""One round as named phases: train → aggregate → validate → measure → refresh → record.
 
 An explicit loop over Flower's message API rather than a subclass of its strategies:
 an error reply costs one client's contribution, never the round, and a reply counts
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,13 @@ from common.errors import ProtocolError
 from common.interactions import FloatArray
 from common.plan import releases
 from common.soft_labels import SoftLabels
+from common.statistics import (
+    Chosen,
+    pack_directions,
+    pack_items,
+    unpack_pairs,
+    unpack_sketch,
+)
 from common.student import StateDict, StudentSpec, shapes
 from server.aggregation import (
     AGGREGATORS,
@@ -36,10 +43,24 @@ from server.aggregation import (
 )
 from server.messages import Exchange, Postbox
 from server.records import Recorder, RoundRecord
+from server.refinement import Summed
 from server.safeguard import validate
 from server.settings import PublicData
 
 Reply = TypeVar("Reply")
+
+
+class Tutor(Protocol):
+    """Whoever gives the clients' soft labels (``teaching.py``)."""
+
+    @property
+    def labels(self) -> SoftLabels | None:
+        """What clients distil from, if anything."""
+        ...
+
+    def refresh(self, student: StateDict) -> float | None:
+        """Learn from a released student; the gain on public validation users."""
+        ...
 
 
 @dataclass
@@ -66,28 +87,29 @@ class Federation:
         config: RunConfig,
         spec: StudentSpec,
         public: PublicData,
-        labels: SoftLabels | None,
         postbox: Postbox,
         recorder: Recorder,
     ) -> None:
         self.grid, self.config, self.spec = grid, config, spec
         self.public, self.postbox, self.recorder = public, postbox, recorder
-        self.labels = None if labels is None else wire.pack_soft_labels(labels)
 
     def rounds(
-        self, student: StateDict, epsilons: Sequence[float]
+        self, student: StateDict, tutor: Tutor, epsilons: Sequence[float]
     ) -> Iterator[Progress]:
         """Run every round; yields the progress after each.
 
         Args:
             student: where the clients start.
+            tutor: gives the soft labels, and learns from the released students.
             epsilons: ε spent by a client after each round, for the record.
         """
         progress = Progress(student)
         for number in range(1, self.config.training.rounds + 1):
             record = RoundRecord(number, epsilons[number - 1])
             with self._phase(record, "train"):
-                updates, num_clients = self._train(number, progress.student, record)
+                updates, num_clients = self._train(
+                    number, progress.student, tutor.labels, record
+                )
             with self._phase(record, "aggregate"):
                 self._aggregate(progress, updates, number)
             with self._phase(record, "validate"):
@@ -96,39 +118,69 @@ class Federation:
             if every and number % every == 0:
                 with self._phase(record, "measure"):
                     record.client_metrics = self._measure(number, progress.released)
+            every = self.config.refresh.every
+            if every and number % every == 0:
+                with self._phase(record, "refresh"):
+                    record.teacher_gain = tutor.refresh(progress.released)
             record.survivors, record.num_clients = len(updates), num_clients
             self.recorder.round(record)
             self._keep(progress, number)
             yield progress
 
-    def statistics(self, weights: FloatArray) -> npt.NDArray[np.float64]:
-        """Ask every client, once, for its noised sum of which items go together.
+    def pairs(self, chosen: Chosen) -> Summed:
+        """Ask every client, once, for its noised counts and pairs of items.
 
         Args:
-            weights: of each item, float32 ``[n]``; public.
-
-        Returns:
-            The sum over the clients that answered, float64 ``[m (m + 1) / 2]``.
+            chosen: the items that count, bool ``[n]``; public.
 
         Raises:
-            ProtocolError: if none did.
+            ProtocolError: if no client answered.
         """
-        self.recorder.phase(1, "statistics")
-        content = RecordDict({wire.ITEM_WEIGHTS: wire.pack_weights(weights)})
+        content = RecordDict({wire.ITEMS: pack_items(chosen)})
+        answers = self._statistics(
+            wire.STATISTICS,
+            content,
+            partial(unpack_pairs, num_chosen=int(chosen.sum())),
+        )
+        arrays = ([each.counts for each in answers], [each.pairs for each in answers])
+        return Summed(tuple(map(_total, arrays)), len(answers))
+
+    def sketch(self, chosen: Chosen, directions: FloatArray) -> Summed:
+        """Ask every client, once, for its noised pairs along some directions.
+
+        Args:
+            chosen: as in :meth:`pairs`.
+            directions: float32 ``[m, q]``.
+
+        Raises:
+            ProtocolError: if no client answered.
+        """
+        content = RecordDict(
+            {
+                wire.ITEMS: pack_items(chosen),
+                wire.DIRECTIONS: pack_directions(directions),
+            }
+        )
+        num_chosen, num_directions = directions.shape
+        unpack = partial(
+            unpack_sketch, num_chosen=num_chosen, num_directions=num_directions
+        )
+        answers = self._statistics(wire.SKETCH, content, unpack)
+        return Summed((_total(answers),), len(answers))
+
+    def _statistics(
+        self, kind: str, content: RecordDict, unpack: Callable[[RecordDict], Reply]
+    ) -> list[Reply]:
+        self.recorder.phase(1, kind.partition(".")[2])
         nodes = self._nodes()
-        exchange = self.postbox.ask(wire.STATISTICS, 1, content, nodes)
-        unpack = partial(wire.unpack_gram, weights=weights)
-        sums = list(self._unpacked(exchange, 1, unpack))
-        if not sums:
-            raise ProtocolError("Every client failed or refused its statistic.")
+        exchange = self.postbox.ask(kind, 1, content, nodes)
+        answers = list(self._unpacked(exchange, 1, unpack))
+        if not answers:
+            raise ProtocolError("Every client failed or refused its statistics.")
         self.recorder.statistics(
-            len(sums), len(nodes), exchange.bytes_down, exchange.bytes_up
+            len(answers), len(nodes), exchange.bytes_down, exchange.bytes_up
         )
-        # Double precision first: the order in which replies came leaves no trace.
-        total: npt.NDArray[np.float64] = np.sum(
-            [each.astype(np.float64) for each in sums], axis=0
-        )
-        return total
+        return answers
 
     def deliver(self, student: StateDict) -> int:
         """Send the final student to every client, those out of budget included.
@@ -151,11 +203,15 @@ class Federation:
         record.seconds[name] = time.perf_counter() - start
 
     def _train(
-        self, number: int, student: StateDict, record: RoundRecord
+        self,
+        number: int,
+        student: StateDict,
+        labels: SoftLabels | None,
+        record: RoundRecord,
     ) -> tuple[list[StateDict], int]:
         content = RecordDict({wire.STUDENT: wire.pack_state(student)})
-        if self.labels is not None:
-            content[wire.SOFT_LABELS] = self.labels
+        if labels is not None:
+            content[wire.SOFT_LABELS] = wire.pack_soft_labels(labels)
         nodes = self._nodes()
         exchange = self.postbox.ask(wire.TRAIN, number, content, nodes)
         record.bytes_down_per_client = exchange.bytes_down
@@ -227,3 +283,11 @@ class Federation:
         every = self.config.run.keep_every
         if every and number % every == 0:
             self.recorder.keep(number, self.spec, progress.released)
+
+
+def _total(parts: Sequence[FloatArray]) -> npt.NDArray[np.float64]:
+    """In double precision: the order in which replies came leaves no trace."""
+    total: npt.NDArray[np.float64] = np.sum(
+        [each.astype(np.float64) for each in parts], axis=0
+    )
+    return total

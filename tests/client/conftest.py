@@ -3,6 +3,7 @@
 import uuid
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 import tomli_w
@@ -20,6 +21,7 @@ from common.catalogue import Catalogue, write_catalogue
 from common.config import defaults
 from common.events import DpEvent
 from common.interactions import SCHEMA
+from common.statistics import pack_directions, pack_items
 from common.student import StudentSpec, random_state
 
 NUM_ITEMS = 12
@@ -124,6 +126,19 @@ def message_of(
     )
     message = Message(content, 100, kind)
     message.metadata.__dict__["_message_id"] = uuid.uuid4().hex
+    return message
+
+
+def asking(kind: str, chosen=None, directions=None, **header_values) -> Message:
+    """A question for statistics; of all items and two directions unless others."""
+    message = message_of(1, kind=kind, **header_values)
+    del message.content[wire.STUDENT]
+    chosen = np.ones(NUM_ITEMS, bool) if chosen is None else np.asarray(chosen)
+    message.content[wire.ITEMS] = pack_items(chosen)
+    if kind == wire.SKETCH:
+        if directions is None:
+            directions = np.eye(int(chosen.sum()), 2, dtype=np.float32)
+        message.content[wire.DIRECTIONS] = pack_directions(directions)
     return message
 
 

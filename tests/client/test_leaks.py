@@ -20,6 +20,8 @@ import tomli_w
 import torch
 from filelock import FileLock
 from flwr.app import (
+    Array,
+    ArrayRecord,
     Context,
     Error,
     Message,
@@ -31,6 +33,7 @@ from common import errors, wire
 from common.soft_labels import encode
 from common.student import random_state
 from tests.client.conftest import (
+    asking,
     NUM_ITEMS,
     SPEC,
     context_of,
@@ -56,7 +59,7 @@ OWN_WORD = "own-word-Vp3Lw"
 TEXTS = {REFUSED, CLOSED, MISFIT, FAILED}
 MODES = ("local", "off")
 KINDS = (
-    *("train", "train with labels", "train.statistics"),
+    *("train", "train with labels", "train.statistics", "train.sketch"),
     *("evaluate", "query.student"),
 )
 ASKED_FOR = {
@@ -105,14 +108,9 @@ def context_in(folder: Path, mode: str) -> Context:
 
 
 def asked(kind: str, number: int = 2, **values) -> Message:
-    if kind == wire.STATISTICS:
+    if kind in (wire.STATISTICS, wire.SKETCH):
         # Of the first round alone, whenever it is asked for.
-        values = {"nonce": nonce_of(number)} | values
-        message = message_of(1, kind=kind, **values)
-        del message.content[wire.STUDENT]
-        weights = np.ones(NUM_ITEMS, np.float32)
-        message.content[wire.ITEM_WEIGHTS] = wire.pack_weights(weights)
-        return message
+        return asking(kind, **{"nonce": nonce_of(number)} | values)
     message = message_of(number, kind=kind.partition(" ")[0], **values)
     if kind == "train with labels":
         proxy = sp.csr_matrix(np.eye(4, NUM_ITEMS, dtype=np.float32))
@@ -260,14 +258,14 @@ def poison(scene: Scene) -> None:
     state = random_state(SPEC, torch.Generator().manual_seed(1))
     state["decoder.bias"][0] = torch.nan
     scene.ask(state=state)
-    if scene.kind == wire.STATISTICS:
-        weights = np.full(NUM_ITEMS, np.nan, np.float32)
-        scene.message.content[wire.ITEM_WEIGHTS] = wire.pack_weights(weights)
+    if scene.kind in (wire.STATISTICS, wire.SKETCH):
+        chosen = np.full(NUM_ITEMS, np.nan, np.float32)
+        scene.message.content[wire.ITEMS] = ArrayRecord({"chosen": Array(chosen)})
 
 
 def lose_reply(scene: Scene) -> None:
     scene.ask(1)
-    if scene.kind == wire.STATISTICS:
+    if scene.kind in (wire.STATISTICS, wire.SKETCH):
         # The first round's others were answered before.
         wiring.app(scene.message, scene.context)
         scene.ask(1)
@@ -338,7 +336,7 @@ FAULTS: dict[str, tuple[str | None, Fault]] = {
         CLOSED,
         raises(OSError(errno.ENOSPC, MARK), "client.last_reply.write_durably"),
     ),
-    "student or weights of NaN": (MISFIT, poison),
+    "student or items of NaN": (MISFIT, poison),
     "other digest": (MISFIT, asks(digest="0" * 64)),
     "wrong signature": (MISFIT, asks(server="a" * 64, signature="b" * 128)),
     "other run's name": (MISFIT, asks(name="another")),

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from common.losses import DISTILLATION, kl, mse, multinomial
+from common.losses import DISTILLATION, kl, mse, multinomial, order_loss, rank
 
 LOGITS = hnp.arrays(np.float32, (3, 4), elements=st.floats(-5, 5, width=32))
 
@@ -55,6 +55,71 @@ def test_kl_is_zero_for_equals_and_blind_to_a_constant(values, temperature, cons
     assert kl(logits, logits, temperature).tolist() == [0.0] * 3
     shifted = kl(logits, logits + constant, temperature)
     torch.testing.assert_close(shifted, torch.zeros(3), atol=2e-3, rtol=0)
+
+
+GAINS = [1.0, 1 / math.log2(3), 0.5]
+
+
+def test_rank_by_hand():
+    # The teacher's order is items 2, 0, 1; the student's odds are 1, 2 and 4.
+    teacher = torch.tensor([[0.0, -1.0, 5.0]])
+    student = torch.log(torch.tensor([[1.0, 2.0, 4.0]]))
+    places = [math.log(7 / 4), math.log(3 / 1), math.log(2 / 2)]
+    expected = sum(g * p for g, p in zip(GAINS, places, strict=True)) / sum(GAINS)
+    assert rank(teacher, student, 1.0).item() == pytest.approx(expected, rel=1e-5)
+    # at T the logits are divided and the loss multiplied by T
+    twice = rank(teacher, 2 * student, 2.0).item()
+    assert twice == pytest.approx(2 * expected, rel=1e-5)
+
+
+def test_rank_puts_the_rest_below_the_top_in_whatever_order():
+    best = torch.log(torch.tensor([[2.0, 1.0]]))
+    rest = torch.log(torch.tensor([[3.0, 4.0]]))
+    places = [math.log(10 / 2), math.log(8 / 1)]
+    expected = sum(g * p for g, p in zip(GAINS[:2], places, strict=True))
+    expected /= sum(GAINS[:2])
+    for others in (rest, rest.flip(1)):
+        found = order_loss(best, others, 1.0).item()
+        assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_rank_keeps_the_order_in_which_equal_soft_labels_come():
+    equal, student = torch.zeros(1, 3), torch.tensor([[3.0, 2.0, 1.0]])
+    agreeing = rank(equal, student, 1.0)
+    opposed = rank(equal, student.flip(1), 1.0)
+    assert agreeing < opposed
+    torch.testing.assert_close(agreeing, order_loss(student, None, 1.0))
+
+
+@settings(max_examples=30)
+@given(LOGITS, LOGITS, st.floats(-3, 3, width=32))
+def test_rank_is_blind_to_a_constant_and_to_the_teachers_scale(a, b, constant):
+    teacher, student = torch.from_numpy(a).double(), torch.from_numpy(b).double()
+    before = rank(teacher, student, 1.0)
+    torch.testing.assert_close(rank(8 * teacher, student + constant, 1.0), before)
+
+
+def test_the_best_student_under_rank_has_the_teachers_order():
+    teacher = torch.tensor([[0.3, 0.1, 0.9, 0.2]])
+    student = torch.zeros(1, 4, requires_grad=True)
+    optimiser = torch.optim.SGD([student], lr=1.0)
+    for _ in range(50):
+        optimiser.zero_grad()
+        rank(teacher, student, 1.0).sum().backward()
+        optimiser.step()
+    assert student.argsort(descending=True).tolist() == [[2, 0, 3, 1]]
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [1e3, 1e20])
+def test_rank_and_its_gradient_are_finite_for_far_logits(kind, size):
+    teacher = torch.tensor([[0.0, 1.0, 2.0], [2.0, 1.0, 0.0]], dtype=kind)
+    student = (size * teacher.flip(0)).requires_grad_()
+    loss = rank(teacher, student, 0.5)
+    loss.sum().backward()
+    assert loss.dtype == kind
+    assert bool(loss.isfinite().all())
+    assert bool(student.grad.isfinite().all())
 
 
 @settings(max_examples=30)

@@ -18,7 +18,7 @@ DELTA = 1e-5
 
 
 def config(
-    rounds=10, local_steps=1, metrics_every=0, share=0.0, **privacy
+    rounds=10, local_steps=1, metrics_every=0, share=0.0, sketch=0.4, **privacy
 ) -> RunConfig:
     keys = {f"privacy.{name.replace('_', '-')}": v for name, v in privacy.items()}
     return parse(
@@ -30,6 +30,7 @@ def config(
             "client-metrics.every": metrics_every,
             "client-metrics.noise-multiplier": 6.0,
             "statistics.share": share,
+            "statistics.sketch-share": sketch,
         }
     )
 
@@ -83,16 +84,34 @@ def test_calibrated_noise_pays_for_the_metrics_as_well():
     assert 1.99 <= total <= 2.0
 
 
-def test_the_statistic_belongs_to_the_first_round_alone():
+def test_statistics_belong_to_the_first_round_alone():
     asked = config(3, share=0.5, target_epsilon=2.0)
-    noise = calibrate(1.0, DELTA, 1.0, 1)
-    assert statistics_noise(asked) == noise
-    assert releases(asked, 1.5, 1)["train.statistics"] == DpEvent(noise, 1.0, 1)
-    assert "train.statistics" not in releases(asked, 1.5, 2)
-    assert planned_releases(asked, 1.5) == {
-        "train.statistics": DpEvent(noise, 1.0, 1),
-        "train": DpEvent(1.5, 0.5, 3),
+    whole = calibrate(1.0, DELTA, 1.0, 1)
+    noise = statistics_noise(asked)
+    assert noise.pairs == pytest.approx(whole / 0.6**0.5)
+    assert noise.sketch == pytest.approx(whole / 0.4**0.5)
+    both = {
+        "train.statistics": DpEvent(noise.pairs, 1.0, 1),
+        "train.sketch": DpEvent(noise.sketch, 1.0, 1),
     }
+    train = DpEvent(1.5, 0.5, 1)
+    assert releases(asked, 1.5, 1) == both | {"train": train}
+    assert releases(asked, 1.5, 2) == {"train": train}
+    assert planned_releases(asked, 1.5) == both | {"train": DpEvent(1.5, 0.5, 3)}
+
+
+def test_both_statistics_cost_what_one_of_the_whole_noise_would():
+    asked = config(0, share=1.0, target_epsilon=2.0)
+    whole = DpEvent(calibrate(2.0, DELTA, 1.0, 1), 1.0, 1)
+    both = epsilon(planned_events(asked, 0.0), DELTA)
+    assert both == pytest.approx(epsilon([whole], DELTA), abs=1e-3)
+
+
+def test_without_a_sketch_all_goes_to_the_pairs():
+    asked = config(3, share=0.5, target_epsilon=2.0, sketch=0.0)
+    noise = statistics_noise(asked)
+    assert (noise.pairs, noise.sketch) == (calibrate(1.0, DELTA, 1.0, 1), 0.0)
+    assert "train.sketch" not in releases(asked, 1.5, 1)
 
 
 def test_the_statistic_and_training_share_the_target():
@@ -104,9 +123,9 @@ def test_the_statistic_and_training_share_the_target():
 def test_a_run_of_the_statistic_alone_trains_nothing():
     asked = config(0, share=1.0, target_epsilon=2.0)
     assert noise_multiplier(asked) == 0.0
-    (event,) = planned_events(asked, 0.0)
-    assert event.steps == 1
-    assert 1.99 <= epsilon([event], DELTA) <= 2.0
+    events = planned_events(asked, 0.0)
+    assert [event.steps for event in events] == [1, 1]
+    assert 1.99 <= epsilon(events, DELTA) <= 2.0005
 
 
 def test_mode_off_takes_the_statistic_without_noise():

@@ -109,11 +109,14 @@ def test_seeded_noise_warns():
 
 
 def test_the_statistic_is_in_the_promise():
-    flat = defaults() | {"statistics.share": 0.5, "statistics.noise-multiplier": 2.0}
-    promise = promise_of(parse(flat | {"training.rounds": 5}), 4.0, seeded=False)
-    both = [DpEvent(2.0, 1.0, 1), DpEvent(4.0, 0.5, 5)]
-    assert promise.epsilon == epsilon(both, 1e-5)
-    assert "(a noised sum of which items go together and student updates, and" in (
-        promise.sentence
+    flat = defaults() | {"statistics.share": 0.5, "statistics.noise-multiplier": 1.2}
+    flat |= {"statistics.sketch-share": 0.36, "training.rounds": 5}
+    promise = promise_of(parse(flat), 4.0, seeded=False)
+    events = [DpEvent(1.5, 1.0, 1), DpEvent(2.0, 1.0, 1), DpEvent(4.0, 0.5, 5)]
+    assert promise.epsilon == pytest.approx(epsilon(events, 1e-5))
+    released = (
+        "noised sums of items and of pairs of items, of such pairs along directions "
+        "that the server chose and student updates, and nothing else of its data"
     )
-    assert "none for the sum of which items go together" in promise.sentence
+    assert f"({released})" in promise.sentence
+    assert "none for the sums of items and pairs" in promise.sentence

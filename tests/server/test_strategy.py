@@ -17,6 +17,13 @@ from common.config import defaults, parse, to_flat
 from common.errors import ConfigError, ProtocolError
 from common.signature import check_signature, public_key
 from common.soft_labels import encode
+from common.statistics import (
+    Pairs,
+    pack_pairs,
+    pack_sketch,
+    unpack_directions,
+    unpack_items,
+)
 from common.student import StudentSpec, build, interpolate, random_state, shapes
 from server.messages import Postbox
 from server.receipts import Receipts
@@ -30,6 +37,20 @@ SPEC = StudentSpec(6, 2, 1.0, 0.0)
 SECRET = bytes(range(32))
 START = random_state(SPEC, torch.Generator().manual_seed(0))
 ONES = {name: torch.ones_like(value) for name, value in START.items()}
+
+
+class ScriptedTutor:
+    """Gives these labels; keeps the students it was to learn from."""
+
+    def __init__(self, labels=None) -> None:
+        self.labels, self.seen = labels, []
+
+    def refresh(self, student) -> float:
+        self.seen.append(student)
+        return 0.125
+
+
+NOBODY = ScriptedTutor()
 
 
 def public_data() -> PublicData:
@@ -80,7 +101,7 @@ def federation(tmp_path: Path, grid: FakeGrid, **overrides) -> Federation:
         Receipts(tmp_path / "state"),
         recorder,
     )
-    return Federation(grid, config, SPEC, public, None, postbox, recorder)
+    return Federation(grid, config, SPEC, public, postbox, recorder)
 
 
 def lines_of(tmp_path: Path) -> list[dict]:
@@ -93,7 +114,7 @@ def run(
 ):
     grid = FakeGrid(behaviours, backwards=backwards)
     running = federation(tmp_path, grid, **{"training.rounds": rounds} | overrides)
-    last = list(running.rounds(START, [0.5] * rounds))[-1]
+    last = list(running.rounds(START, NOBODY, [0.5] * rounds))[-1]
     return last, lines_of(tmp_path)
 
 
@@ -297,7 +318,9 @@ def test_in_mode_off_no_noise_stands_in_the_metrics(tmp_path) -> None:
 def test_the_measured_student_is_the_released_one(tmp_path) -> None:
     grid = FakeGrid({1: honest()})
     asked = {"training.rounds": 3, "client-metrics.every": 3}
-    last = list(federation(tmp_path, grid, **asked).rounds(START, [0.5] * 3))[-1]
+    last = list(federation(tmp_path, grid, **asked).rounds(START, NOBODY, [0.5] * 3))[
+        -1
+    ]
     (sent,) = [m for m in grid.sent if m.metadata.message_type == wire.EVALUATE]
     state = wire.unpack_state(sent.content, wire.STUDENT, shapes(SPEC))
     for name, value in state.items():
@@ -361,7 +384,7 @@ def test_every_message_of_a_run_is_signed_for_what_it_is(tmp_path) -> None:
     grid = FakeGrid({1: honest(), 2: honest()})
     asked = {"training.rounds": 2, "client-metrics.every": 2}
     running = federation(tmp_path, grid, **asked)
-    running.deliver(list(running.rounds(START, [0.5] * 2))[-1].released)
+    running.deliver(list(running.rounds(START, NOBODY, [0.5] * 2))[-1].released)
     kinds = [message.metadata.message_type for message in grid.sent[::2]]
     assert kinds == [wire.TRAIN, wire.TRAIN, wire.EVALUATE, wire.DELIVER]
     flat = to_flat(running.config)
@@ -378,10 +401,78 @@ def test_soft_labels_travel_with_training_alone(tmp_path) -> None:
     grid = FakeGrid({1: honest()})
     plain = federation(tmp_path, grid, **{"training.rounds": 1})
     running = Federation(
-        grid, plain.config, SPEC, plain.public, labels, plain.postbox, plain.recorder
+        grid, plain.config, SPEC, plain.public, plain.postbox, plain.recorder
     )
-    list(running.rounds(START, [0.5]))
+    list(running.rounds(START, ScriptedTutor(labels), [0.5]))
     running.deliver(START)
     train, deliver = grid.sent
     assert set(train.content) == {wire.STUDENT, wire.SOFT_LABELS, wire.ROUND}
     assert set(deliver.content) == {wire.STUDENT, wire.ROUND}
+
+
+def test_the_teacher_learns_from_released_students_when_it_is_its_turn(
+    tmp_path,
+) -> None:
+    tutor = ScriptedTutor()
+    asked = {"training.rounds": 4, "refresh.every": 2}
+    running = federation(tmp_path, FakeGrid({3: honest()}), **asked)
+    list(running.rounds(START, tutor, [0.5] * 4))
+    assert len(tutor.seen) == 2
+    lines = map(json.loads, (tmp_path / "out/metrics.jsonl").read_text().splitlines())
+    gains = [line["teacher_gain"] for line in lines if line["event"] == "round"]
+    assert gains == [None, 0.125, None, 0.125]
+
+
+CHOSEN = np.array([True, False, True, False, False, True])
+DIRECTIONS = np.float32([[1, 0], [0, 1], [1, 1]])
+
+
+def giving(counts, pairs):
+    packed = pack_pairs(Pairs(np.float32(counts), np.float32(pairs)))
+    return replying({wire.PAIRS: packed})
+
+
+def sketching(sketch):
+    return replying({wire.SKETCH_SUM: pack_sketch(np.float32(sketch))})
+
+
+def test_statistics_of_all_clients_are_added(tmp_path) -> None:
+    grid = FakeGrid({3: giving([1, 2, 3], [4, 5, 6]), 4: giving([10] * 3, [20] * 3)})
+    found = federation(tmp_path, grid).pairs(CHOSEN)
+    np.testing.assert_array_equal(found.arrays[0], [11, 12, 13])
+    np.testing.assert_array_equal(found.arrays[1], [24, 25, 26])
+    assert found.num_clients == 2
+    (sent, _) = grid.sent
+    assert sent.metadata.message_type == wire.STATISTICS
+    np.testing.assert_array_equal(unpack_items(sent.content), CHOSEN)
+
+
+def test_sketches_of_all_clients_are_added(tmp_path) -> None:
+    grid = FakeGrid({3: sketching(np.ones((3, 2))), 4: sketching(np.eye(3, 2))})
+    found = federation(tmp_path, grid).sketch(CHOSEN, DIRECTIONS)
+    np.testing.assert_array_equal(found.arrays[0], [[2, 1], [1, 2], [1, 1]])
+    sent = grid.sent[0]
+    assert sent.metadata.message_type == wire.SKETCH
+    np.testing.assert_array_equal(unpack_directions(sent.content, 3), DIRECTIONS)
+
+
+def test_a_statistic_that_does_not_fit_costs_itself_alone(tmp_path) -> None:
+    behaviours = {
+        3: giving([1, 2, 3], [4, 5, 6]),
+        4: giving([1, 2], [4]),
+        5: giving([1, np.nan, 3], [4, 5, 6]),
+        6: failing("no"),
+        7: replying(),
+    }
+    found = federation(tmp_path, FakeGrid(behaviours)).pairs(CHOSEN)
+    np.testing.assert_array_equal(found.arrays[0], [1, 2, 3])
+    assert found.num_clients == 1
+    text = (tmp_path / "out/metrics.jsonl").read_text()
+    assert text.count('"refusal"') == 4
+    (line,) = [json.loads(x) for x in text.splitlines() if '"statistics", "surv' in x]
+    assert (line["survivors"], line["num_clients"]) == (1, 5)
+
+
+def test_no_statistic_at_all_ends_the_run(tmp_path) -> None:
+    with pytest.raises(ProtocolError, match="Every client failed or refused"):
+        federation(tmp_path, FakeGrid({3: failing("no")})).pairs(CHOSEN)

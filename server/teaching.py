@@ -1,0 +1,130 @@
+"""What the server does before a client answers: teacher, start, soft labels.
+
+Server only. A teacher comes from a checkpoint or is fitted to public rows; a student
+starts from its tables; its scores on a public proxy set become soft labels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from common.config import RunConfig
+from common.features import Features
+from common.fusion import FUSIONS
+from common.soft_labels import SoftLabels
+from common.student import StateDict, StudentSpec, spec_of
+from server.distillation import distil
+from server.features import build_features
+from server.proxy import proxy_set
+from server.refresh import refresh
+from server.settings import PublicData
+from server.soft_labels import label_proxy_set
+from server.teacher import TEACHERS, Teacher
+from server.teacher.checkpoint import load_teacher
+from server.transfer import TRANSFERS
+
+
+@dataclass(frozen=True)
+class School:
+    """The public half of a run: what teachers are fitted to and students start from.
+
+    Attributes:
+        features: of the catalogue's items, by modality.
+    """
+
+    config: RunConfig
+    spec: StudentSpec
+    public: PublicData
+    features: Features
+
+    @property
+    def plain_features(self) -> npt.NDArray[np.float32]:
+        """Categories and period side by side: few columns, and telling."""
+        plain = self.features.select(["categories", "period"]).values.values()
+        return np.hstack([*plain, np.zeros((self.spec.num_items, 0), np.float32)])
+
+    def teacher(self) -> Teacher:
+        """The teacher of a checkpoint, or one fitted to the public rows.
+
+        Raises:
+            DataFormatError: if the checkpoint is damaged or of another catalogue.
+        """
+        checkpoint = self.config.teacher.checkpoint
+        if checkpoint:
+            path = Path(checkpoint).expanduser()
+            return load_teacher(path, self.public.catalogue.digest)
+        fit = TEACHERS[self.config.teacher.name]
+        return fit(self.public.ordered, self.features, self.config)
+
+    def start(self, teacher: Teacher, known: npt.NDArray[np.bool_]) -> StateDict:
+        """A student transferred from the teacher, then distilled if so configured.
+
+        Args:
+            known: which items the teacher saw, bool ``[n]``.
+        """
+        settings = self.config.transfer
+        targets = teacher.tables(self.spec.dim)[0]
+        fuse = FUSIONS[self.config.features.fusion]
+        fused = fuse(self.features, targets, known, settings.content_l2)
+        transfer = TRANSFERS[settings.method]
+        state = transfer(teacher, fused, known, self.spec, settings)
+        epochs = self.config.distillation.server_epochs
+        if not epochs:
+            return state
+        return distil(
+            teacher,
+            state,
+            self.spec,
+            proxy_set(teacher, self.public.ordered, self.config.distillation),
+            self.config.distillation,
+            epochs,
+        )
+
+    def labels(self, teacher: Teacher) -> SoftLabels | None:
+        """Soft labels of the proxy set, where clients distil at all."""
+        settings = self.config.distillation
+        if settings.weight == 0:
+            return None
+        proxies = proxy_set(teacher, self.public.ordered, settings)
+        return label_proxy_set(teacher, proxies, self.spec, settings)
+
+
+def open_school(config: RunConfig, public: PublicData) -> School:
+    """Read the items' features."""
+    features = build_features(public.catalogue, config.features)
+    spec = spec_of(config.student, public.catalogue.num_items)
+    return School(config, spec, public, features)
+
+
+class Tutor:
+    """The teacher in office: gives soft labels, and learns from released students."""
+
+    def __init__(self, school: School, teacher: Teacher) -> None:
+        self._school, self.teacher = school, teacher
+        self.labels = school.labels(teacher)
+
+    def refresh(self, student: StateDict) -> float | None:
+        """Distil a released student into the teacher, unless that would do harm.
+
+        Returns:
+            NDCG@100 gained on public validation users; ``None`` where there are
+            none, or what was learnt was not taken.
+        """
+        school = self._school
+        settings = school.config.distillation
+        found = refresh(
+            self.teacher,
+            student,
+            school.spec,
+            school.public,
+            proxy_set(self.teacher, school.public.ordered, settings),
+            school.config,
+        )
+        self.teacher = found.teacher
+        if found.gain is not None:
+            self.labels = school.labels(self.teacher)
+        return found.gain
