@@ -1,8 +1,9 @@
-"""The verbs ``tutela data get`` and ``tutela data describe``."""
+"""The verbs ``tutela data get``, ``describe`` and ``quality``."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -62,6 +63,49 @@ def describe(
     else:
         for facts in found:
             _print(facts)
+
+
+@data_app.command()
+def quality(
+    name: Annotated[str, typer.Argument(help="A set's name or folder.")],
+    public: Annotated[
+        str | None, typer.Option(help="The public set: says how far it is from this.")
+    ] = None,
+    min_users: Annotated[
+        int, typer.Option(min=1, help="Least users behind a figure; 1 shows all.")
+    ] = 10,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Say what is wrong with a data set, and what was repaired on reading it."""
+    import time
+
+    from simulations.datasets import load
+    from simulations.quality import assess, drift
+    from simulations.shareable import without_folders
+
+    data = load(name)
+    groups = assess(data, now=int(time.time()), min_users=min_users)
+    if public is not None:
+        title = f"drift from {without_folders(public)}"
+        groups[title] = drift(load(public), data, min_users)
+    if as_json:
+        typer.echo(json.dumps({"data": without_folders(name), **groups}, indent=2))
+    else:
+        _print_groups(without_folders(name), groups)
+
+
+def _print_groups(title: str, groups: Mapping[str, Mapping[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("", "found", title=title, title_justify="left")
+    for group, facts in groups.items():
+        table.add_section()
+        table.add_row(f"[bold]{group}[/bold]", "")
+        for name, value in facts.items():
+            text = f"{value:.4g}" if isinstance(value, float) else str(value)
+            table.add_row(f"  {name}", text)
+    Console().print(table)
 
 
 def _print(facts: dict[str, Any]) -> None:
