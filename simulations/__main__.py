@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from client.commands import import_rows, ledger_app
+from client.personal_commands import personalise
 from common.command_line import run
 from common.errors import ConfigError
 from common.folders import CATALOGUE, CONFIG, REPORT, STUDENT
 from server.commands import server_key
 from simulations.data_commands import data_app
+from simulations.export_commands import export
+from simulations.run_commands import benchmark, describe
 
 if TYPE_CHECKING:
     from common.catalogue import Catalogue
@@ -33,7 +36,11 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.add_typer(ledger_app, name="ledger")
 app.command("import")(import_rows)
+app.command()(personalise)
 app.command("server-key")(server_key)
+app.command()(describe)
+app.command()(export)
+app.command()(benchmark)
 
 
 class Engine(StrEnum):

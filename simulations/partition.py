@@ -39,6 +39,7 @@ class Split:
             column ``held``: false where the item is shown, true where it is to find.
         clients: private rows, a table a client.
         notes: what was left out and why, counted.
+        users: attributes of the private set's users, where it has any.
     """
 
     catalogue: Catalogue
@@ -47,6 +48,7 @@ class Split:
     heldout: pl.DataFrame
     clients: tuple[pl.DataFrame, ...]
     notes: tuple[str, ...] = field(default=())
+    users: pl.DataFrame | None = None
 
 
 def split(public: Dataset, private: Dataset, config: RunConfig) -> Split:
@@ -84,6 +86,7 @@ def split(public: Dataset, private: Dataset, config: RunConfig) -> Split:
         fold(_of(rows, heldout), settings.fold_in, rng),
         tuple(_of(rows, users[owner == k]) for k in range(settings.num_clients)),
         notes,
+        private.users,
     )
 
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
+from simulations.personal_plot import CAPTION as PERSONAL_CAPTION
+from simulations.personal_plot import plot_personal
 from simulations.results import Interval, Results, RoundRecord
 from simulations.table import MODEL_LABELS, metric_label, present_models
 
@@ -186,6 +188,7 @@ PLOTS: dict[str, tuple[Callable[[Results], str], str]] = {
         "How far the served student moves from the transferred to the trained one, "
         "chosen on public validation users.",
     ),
+    "personal": (lambda results: plot_personal(results.personal), PERSONAL_CAPTION),
 }
 
 

@@ -62,6 +62,7 @@ def render_report(results: Results) -> str:
         results=results,
         metrics=[metric_label(metric) for metric in present_metrics(results)],
         rows=model_rows(results),
+        labels=MODEL_LABELS,
         interval_note=INTERVAL_NOTE,
         not_promised=not_promised(results),
         plots=[_trusted(plot) for plot in all_plots(results)],

@@ -17,19 +17,25 @@ from pydantic_core import ErrorDetails
 
 from common.durable_files import write_durably
 from common.errors import ConfigError
-from common.metrics import Estimate
+from common.intervals import Estimate
 from common.promise import NOT_PRIVATE, Promise
+from simulations.personal_record import PersonalGains
 
-SCHEMA_VERSION: Literal[2] = 2
+SCHEMA_VERSION: Literal[3] = 3
 
 ModelName = Literal[
     "popularity",
     "popularity_nonprivate",
     "teacher",
+    "teacher_refined",
     "student_transferred",
     "student_private",
     "student_nonprivate",
     "student_scratch",
+    "puresvd_nonprivate",
+    "item_knn_nonprivate",
+    "ials_nonprivate",
+    "fedmf",
 ]
 Count = Annotated[int, Field(ge=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -89,6 +95,8 @@ class RoundRecord(Record):
 
     Attributes:
         client_metrics: from noised sums over the clients' own users, if released.
+        teacher_gain: NDCG@100 that the teacher gained on public validation users by
+            learning from the released student, if it did.
     """
 
     round: Annotated[int, Field(ge=1)]
@@ -99,6 +107,7 @@ class RoundRecord(Record):
     validation: float | None
     heldout: float | None
     client_metrics: dict[str, float] | None = None
+    teacher_gain: float | None = None
     survivors: Count
     num_clients: Count
 
@@ -128,14 +137,46 @@ class Federation(Record):
     num_items: Count
 
 
+class GroupRecord(Record):
+    """Users who share an attribute; ``cost`` is no noise minus private, paired."""
+
+    group: str
+    num_users: Count
+    models: dict[ModelName, Interval]
+    cost: Interval | None
+
+
+class GapRecord(Record):
+    """The largest difference between groups, and how often chance makes as large."""
+
+    value: NonNegative
+    best: str
+    worst: str
+    chance: Annotated[float, Field(ge=0, le=1)]
+
+
+class AttributeRecord(Record):
+    """A metric by the groups of one attribute; ``suppressed`` are too small."""
+
+    attribute: str
+    metric: str
+    groups: tuple[GroupRecord, ...]
+    gaps: dict[ModelName, GapRecord]
+    suppressed: tuple[str, ...]
+
+
 class Results(Record):
     """Everything a run reports.
 
     Attributes:
         suppressed: what was left out since too few users stand behind it.
+        groups: held-out users by what the set says of them, so that an unequal cost
+            of privacy is seen.
+        personal: what personal parameters gain each user on the devices.
+        transfer: whether the transferred start helped or harmed, on public users.
     """
 
-    schema_version: Literal[2] = SCHEMA_VERSION
+    schema_version: Literal[3] = SCHEMA_VERSION
     name: str
     status: Literal["complete", "interrupted"]
     engine: str
@@ -147,6 +188,9 @@ class Results(Record):
     promise: PromiseRecord
     verdict: Verdict | None
     suppressed: str = ""
+    groups: tuple[AttributeRecord, ...] = ()
+    personal: PersonalGains | None = None
+    transfer: str = ""
     rounds: tuple[RoundRecord, ...]
     interpolation_weight: Annotated[float, Field(ge=0, le=1)] | None
     interpolation_curve: tuple[CurvePoint, ...] = ()

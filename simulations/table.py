@@ -20,10 +20,15 @@ MODEL_LABELS: dict[ModelName, str] = {
     "popularity": "Popularity, public",
     "popularity_nonprivate": "Popularity, all rows",
     "teacher": "Teacher, public",
+    "teacher_refined": "Teacher, refined",
     "student_transferred": "Student, transferred",
     "student_private": "Student, federated",
     "student_nonprivate": "Student, no noise",
     "student_scratch": "Student, from scratch",
+    "puresvd_nonprivate": "PureSVD, all rows",
+    "item_knn_nonprivate": "Item-kNN, all rows",
+    "ials_nonprivate": "iALS, all rows",
+    "fedmf": "FedMF, same ε",
 }
 #: The metrics of the terminal; the report shows every metric.
 MAIN_METRICS = ("ndcg@10", "recall@20", "mrr", "coverage@10")
@@ -35,6 +40,9 @@ _METRIC_NAMES = {
     "hr": "Hit rate",
     "mrr": "MRR",
     "coverage": "Coverage",
+    "diversity": "Diversity",
+    "novelty": "Novelty, bits",
+    "gini": "Gini",
 }
 _WIDTH = 80
 

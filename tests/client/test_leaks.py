@@ -33,9 +33,9 @@ from common import errors, wire
 from common.soft_labels import encode
 from common.student import random_state
 from tests.client.conftest import (
-    asking,
     NUM_ITEMS,
     SPEC,
+    asking,
     context_of,
     message_of,
     nonce_of,

@@ -22,8 +22,9 @@ from common.folders import (
 )
 from common.plan import noise_multiplier, planned_events
 from common.student import load_student
-from simulations import experiment
-from simulations.experiment import arms_of, run_experiment, suppression
+from simulations import collecting
+from simulations.collecting import suppression
+from simulations.experiment import arms_of, run_experiment
 from simulations.results import read_results
 from simulations.table import plain_text
 
@@ -315,16 +316,16 @@ def test_arms_share_the_epsilon_but_not_the_start() -> None:
 def test_the_verdict_says_plainly_when_privacy_does_not_pay() -> None:
     import numpy as np
 
-    from simulations.experiment import Ranked
+    from simulations.collecting import Ranked
 
-    worse = {experiment.PRIMARY: np.full(50, 0.2)}
-    better = {experiment.PRIMARY: np.full(50, 0.3)}
+    worse = {collecting.PRIMARY: np.full(50, 0.2)}
+    better = {collecting.PRIMARY: np.full(50, 0.3)}
     ranked = {
         "student_private": Ranked(worse, {}),
         "student_transferred": Ranked(better, {}),
         "popularity": Ranked(worse, {}),
     }
-    verdict = experiment.verdict_of(ranked, 0.25)
+    verdict = collecting.verdict_of(ranked, 0.25)
     assert not verdict.beats_transferred
     assert not verdict.beats_popularity
     assert "does not beat student transferred by -0.1000" in verdict.text

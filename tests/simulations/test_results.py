@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from common import durable_files
 from common.errors import ConfigError
-from common.metrics import Estimate
+from common.intervals import Estimate
 from common.promise import Promise
 from simulations import results as module
 from simulations.results import (
@@ -53,7 +53,7 @@ def test_file_is_readable_json_with_its_version(example_results, tmp_path):
 def test_another_version_is_refused(example_results, tmp_path, version):
     write_changed(example_results, tmp_path / "r.json", schema_version=version)
 
-    with pytest.raises(ConfigError, match=r"expected results of schema_version 2, got"):
+    with pytest.raises(ConfigError, match=r"expected results of schema_version 3, got"):
         read_results(tmp_path / "r.json")
 
 
@@ -71,7 +71,7 @@ def test_damaged_json_is_refused(tmp_path, text):
 def test_json_of_something_else_is_refused(tmp_path, tree):
     (tmp_path / "r.json").write_text(tree, encoding="utf-8")
 
-    with pytest.raises(ConfigError, match="schema_version 2, got None"):
+    with pytest.raises(ConfigError, match="schema_version 3, got None"):
         read_results(tmp_path / "r.json")
 
 
