@@ -99,6 +99,17 @@ class RunConfig(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _a_teacher_labels_its_own_domain_alone(self) -> RunConfig:
+        if self.transfer.method == "across" and (
+            self.distillation.weight or self.refresh.every
+        ):
+            raise ValueError(
+                "transfer.method: across expected distillation.weight and "
+                "refresh.every of 0, since the teacher knows none of these items"
+            )
+        return self
+
     @property
     def total_steps(self) -> int:
         """DP-SGD steps of one client over the whole run."""

@@ -106,7 +106,7 @@ class Transformer(Section):
 class Transfer(Section):
     """How the student starts."""
 
-    method: Literal["svd", "random"]
+    method: Literal["svd", "copy", "across", "random"]
     content: bool
     content_l2: Positive
 

@@ -22,6 +22,7 @@ from common.folders import (
     SUMMARY,
     TEACHER,
     TEACHER_REFINED,
+    TEACHER_SOURCE,
 )
 from common.plan import noise_multiplier, releases
 from common.student import StateDict, StudentSpec, interpolate, save_student
@@ -58,8 +59,13 @@ def main(grid: Grid, context: Context) -> None:
     )
     federation = Federation(grid, config, school.spec, public, postbox, recorder)
     teacher = school.teacher()
-    save_teacher(folders.out / TEACHER, teacher, public.catalogue.digest)
-    transferred = start = school.start(teacher, public.known)
+    if config.transfer.method == "across":
+        save_teacher(folders.out / TEACHER_SOURCE, teacher, school.taught.digest)
+        transferred = school.across(teacher)
+    else:
+        save_teacher(folders.out / TEACHER, teacher, public.catalogue.digest)
+        transferred = school.start(teacher, public.known)
+    start = transferred
     save_student(folders.out / STUDENT_TRANSFERRED, school.spec, transferred)
     if config.statistics.share:
         teacher = refine(federation, public, school.plain_features, config)

@@ -30,6 +30,9 @@ FIRST, SECOND = 10, 8
 #: Tastes of public users that stand beside the clients'.
 PUBLIC_RANK = 64
 
+#: Tastes to look for where there is no noise (mode off).
+NOISELESS_RANK = 200
+
 #: No count is taken for less: it is a variance.
 LEAST_COUNT = 2.0
 
@@ -79,10 +82,12 @@ def refine(
     settings = config.statistics
     chosen = choose_items(public, settings.most_items)
     noise = statistics_noise(config)
+    # Without noise nothing hides a taste, however weak.
+    rank = settings.rank if noise.pairs else max(settings.rank, NOISELESS_RANK)
     first = read_pairs(
         census.pairs(chosen), noise.pairs, settings, _known(features, public)[chosen]
     )
-    tastes = find_tastes(first, leading(first.pairs, settings.rank), FIRST)
+    tastes = find_tastes(first, leading(first.pairs, rank), FIRST)
     if settings.sketch_share:
         directions = main_directions(tastes, settings.directions)
         answer = census.sketch(chosen, directions)

@@ -18,7 +18,7 @@ from platformdirs import user_data_path
 
 from common.catalogue import Catalogue, read_catalogue
 from common.errors import ConfigError
-from common.folders import CATALOGUE, INTERACTIONS, VALIDATION
+from common.folders import CATALOGUE, INTERACTIONS, SOURCE, VALIDATION
 from common.interactions import encode_held, encode_table, read_table
 
 
@@ -38,6 +38,23 @@ class ServerFolders:
 
 
 @dataclass(frozen=True)
+class SourceData:
+    """Public data of another domain, whose items are not the clients'.
+
+    Attributes:
+        ordered: users' interactions with each item's place in time, CSR int32.
+    """
+
+    catalogue: Catalogue
+    ordered: sp.csr_matrix
+
+    @property
+    def known(self) -> npt.NDArray[np.bool_]:
+        """Which items were touched, bool ``[n]``."""
+        return np.asarray((self.ordered > 0).sum(axis=0)).ravel() > 0
+
+
+@dataclass(frozen=True)
 class PublicData:
     """All the server knows before a client answers.
 
@@ -45,6 +62,7 @@ class PublicData:
         teaching: public users' interactions, CSR ``[users, items]``.
         ordered: the same with each item's place in time, int32 from 1.
         shown, held: validation users' items, 80 % shown and the rest held, CSR.
+        source: what a teacher from another domain learns from, if one does.
     """
 
     catalogue: Catalogue
@@ -52,6 +70,7 @@ class PublicData:
     ordered: sp.csr_matrix
     shown: sp.csr_matrix
     held: sp.csr_matrix
+    source: SourceData | None = None
 
     @property
     def popularity(self) -> npt.NDArray[np.float32]:
@@ -100,4 +119,18 @@ def read_public_data(folder: Path) -> PublicData:
     teaching = encode_table(read_table(path), catalogue.items)
     shown, held = encode_held(read_table(folder / VALIDATION), catalogue.items)
     rows = teaching.interactions
-    return PublicData(catalogue, rows.matrix(), rows.ordered(), shown, held)
+    source = folder / SOURCE
+    return PublicData(
+        catalogue,
+        rows.matrix(),
+        rows.ordered(),
+        shown,
+        held,
+        _read_source(source) if source.is_dir() else None,
+    )
+
+
+def _read_source(folder: Path) -> SourceData:
+    catalogue = read_catalogue(folder / CATALOGUE)
+    rows = encode_table(read_table(folder / INTERACTIONS), catalogue.items)
+    return SourceData(catalogue, rows.interactions.ordered())

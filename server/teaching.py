@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from common.catalogue import Catalogue
 from common.config import RunConfig
+from common.errors import ConfigError
 from common.features import Features
 from common.fusion import FUSIONS
 from common.soft_labels import SoftLabels
@@ -21,11 +23,12 @@ from server.distillation import distil
 from server.features import build_features
 from server.proxy import proxy_set
 from server.refresh import refresh
-from server.settings import PublicData
+from server.settings import PublicData, SourceData
+from server.shared_space import common_features
 from server.soft_labels import label_proxy_set
 from server.teacher import TEACHERS, Teacher
 from server.teacher.checkpoint import load_teacher
-from server.transfer import TRANSFERS
+from server.transfer import TRANSFERS, start_across
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,38 @@ class School:
         checkpoint = self.config.teacher.checkpoint
         if checkpoint:
             path = Path(checkpoint).expanduser()
-            return load_teacher(path, self.public.catalogue.digest)
+            return load_teacher(path, self.taught.digest)
         fit = TEACHERS[self.config.teacher.name]
+        if self.config.transfer.method == "across":
+            source = self._source
+            features = build_features(source.catalogue, self.config.features)
+            return fit(source.ordered, features, self.config)
         return fit(self.public.ordered, self.features, self.config)
+
+    @property
+    def taught(self) -> Catalogue:
+        """The catalogue whose items the teacher knows."""
+        across = self.config.transfer.method == "across"
+        return self._source.catalogue if across else self.public.catalogue
+
+    @property
+    def _source(self) -> SourceData:
+        if self.public.source is None:
+            raise ConfigError(
+                "transfer.method: across expected another domain's catalogue and rows "
+                "in the folder source of the server's, found none."
+            )
+        return self.public.source
+
+    def across(self, teacher: Teacher) -> StateDict:
+        """A student for our catalogue from a teacher of the source's."""
+        source = self._source
+        theirs, ours, _ = common_features(
+            source.catalogue, self.public.catalogue, self.config.features
+        )
+        return start_across(
+            teacher, theirs, source.known, ours, self.spec, self.config.transfer
+        )
 
     def start(self, teacher: Teacher, known: npt.NDArray[np.bool_]) -> StateDict:
         """A student transferred from the teacher, then distilled if so configured.
@@ -67,6 +99,9 @@ class School:
             known: which items the teacher saw, bool ``[n]``.
         """
         settings = self.config.transfer
+        if settings.method == "across":
+            # A refined teacher knows these very items.
+            settings = settings.model_copy(update={"method": "svd"})
         targets = teacher.tables(self.spec.dim)[0]
         fuse = FUSIONS[self.config.features.fusion]
         fused = fuse(self.features, targets, known, settings.content_l2)

@@ -23,7 +23,7 @@ from common.accounting import LEAST_NOISE
 from common.catalogue import Catalogue, write_catalogue
 from common.config import RunConfig
 from common.errors import ConfigError
-from common.folders import CATALOGUE, INTERACTIONS, SETTINGS, VALIDATION
+from common.folders import CATALOGUE, INTERACTIONS, SETTINGS, SOURCE, VALIDATION
 from simulations.datasets import Dataset
 
 CLIENTS, SERVER, HELDOUT = "clients", "server", "heldout"
@@ -40,6 +40,7 @@ class Split:
         clients: private rows, a table a client.
         notes: what was left out and why, counted.
         users: attributes of the private set's users, where it has any.
+        source: the public set where it is of another domain, whole.
     """
 
     catalogue: Catalogue
@@ -49,6 +50,7 @@ class Split:
     clients: tuple[pl.DataFrame, ...]
     notes: tuple[str, ...] = field(default=())
     users: pl.DataFrame | None = None
+    source: Dataset | None = None
 
 
 def split(public: Dataset, private: Dataset, config: RunConfig) -> Split:
@@ -63,7 +65,8 @@ def split(public: Dataset, private: Dataset, config: RunConfig) -> Split:
     notes: tuple[str, ...] = ()
     users = _shuffled_users(private.interactions, rng)
     heldout, users = _take(users, settings.heldout_users, "heldout-users")
-    if public.name == private.name:
+    across = config.transfer.method == "across"
+    if public.name == private.name or across:
         public_rows = private.interactions
         public_users, users = _take(users, settings.public_users, "public-users")
     else:
@@ -87,6 +90,7 @@ def split(public: Dataset, private: Dataset, config: RunConfig) -> Split:
         tuple(_of(rows, users[owner == k]) for k in range(settings.num_clients)),
         notes,
         private.users,
+        public if across else None,
     )
 
 
@@ -252,6 +256,10 @@ def write_federation(split: Split, folder: Path, config: RunConfig) -> None:
     write_catalogue(split.catalogue, server / CATALOGUE)
     split.public.write_parquet(server / INTERACTIONS)
     split.validation.write_parquet(server / VALIDATION)
+    if split.source is not None:
+        (server / SOURCE).mkdir(exist_ok=True)
+        write_catalogue(split.source.catalogue, server / SOURCE / CATALOGUE)
+        split.source.interactions.write_parquet(server / SOURCE / INTERACTIONS)
     heldout = folder / HELDOUT
     heldout.mkdir(exist_ok=True)
     split.heldout.write_parquet(heldout / INTERACTIONS)
