@@ -18,7 +18,12 @@ from typing import TYPE_CHECKING, Any
 from simulations.personal_plot import CAPTION as PERSONAL_CAPTION
 from simulations.personal_plot import plot_personal
 from simulations.results import Interval, Results, RoundRecord
-from simulations.table import MODEL_LABELS, metric_label, present_models
+from simulations.table import (
+    MODEL_LABELS,
+    metric_label,
+    present_models,
+    statistics_alone,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -145,10 +150,13 @@ def plot_traffic(results: Results) -> str:
 
 
 def plot_interpolation(results: Results) -> str:
-    """Validation by interpolation weight, the chosen one marked; "" if not tried."""
+    """Validation by interpolation weight, the chosen one marked; "" if not tried.
+
+    Likewise "" where no round moved the student: every weight is the same one.
+    """
     curve = sorted(results.interpolation_curve, key=lambda point: point.weight)
     chosen = results.interpolation_weight
-    if not curve:
+    if not curve or statistics_alone(results):
         return ""
     metric = metric_label(results.primary_metric)
 
@@ -165,6 +173,11 @@ def plot_interpolation(results: Results) -> str:
     choice = "none was chosen" if chosen is None else f"{chosen:g} was chosen"
     title = f"Validation {metric} by interpolation weight; {choice}"
     return _svg("interpolation", title, 2.6, draw)
+
+
+def plot_gains(results: Results) -> str:
+    """Users by what personal parameters gain them; "" where that was not measured."""
+    return plot_personal(results.personal)
 
 
 #: Name → (figure, its caption), in the order of a report.
@@ -188,7 +201,7 @@ PLOTS: dict[str, tuple[Callable[[Results], str], str]] = {
         "How far the served student moves from the transferred to the trained one, "
         "chosen on public validation users.",
     ),
-    "personal": (lambda results: plot_personal(results.personal), PERSONAL_CAPTION),
+    "personal": (plot_gains, PERSONAL_CAPTION),
 }
 
 

@@ -3,7 +3,8 @@
 Simulations only: a split sees everyone at once. What a model learns from never
 holds a row it is asked for, nor (``temporal``) one that came later. The kinds are
 those of Meng et al. 2020, "Exploring Data Splitting Strategies for the Evaluation
-of Recommendation Models" (arXiv 2007.13237).
+of Recommendation Models" (arXiv 2007.13237). All raise ``DataFormatError`` where
+that leaves nobody to rank for.
 """
 
 from __future__ import annotations
@@ -137,9 +138,18 @@ def _within_users(rows: pl.DataFrame, held: pl.Expr) -> Parts:
 
 
 def _rankable(marked: pl.DataFrame) -> pl.DataFrame:
-    """Only users with an item shown and an item to find."""
-    both = pl.col("held").n_unique().over("user") == 2
-    return marked.filter(both)
+    """Only users with an item shown and an item to find.
+
+    Raises:
+        DataFormatError: if there is no such user: a mean over nobody is no figure.
+    """
+    both = marked.filter(pl.col("held").n_unique().over("user") == 2)
+    if both.is_empty():
+        raise DataFormatError(
+            "Expected a user with an item shown and an item to find, got none; take "
+            "another protocol or other shares."
+        )
+    return both
 
 
 #: Table of ``common.interactions.SCHEMA``, shares, randomness → parts.

@@ -1,7 +1,8 @@
 """The results as one self-contained HTML file that fetches nothing from anywhere.
 
 In ``simulations`` because only an experiment sees all arms side by side. Order:
-verdict, promise and what it leaves out, table, figures, rounds, cost, how to repeat.
+verdict, promise and what it leaves out, table, transfer, groups, personal parameters,
+figures, rounds, cost, how to repeat.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from simulations.results import Interval, Results, RoundRecord
 from simulations.table import (
     INTERVAL_NOTE,
     MODEL_LABELS,
+    NO_ROUNDS,
     format_range,
     metric_label,
     present_metrics,
     present_models,
+    statistics_alone,
 )
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -57,6 +60,8 @@ def render_report(results: Results) -> str:
     )
     environment.filters["bytes"] = format_bytes
     environment.filters["seconds"] = format_seconds
+    environment.filters["metric"] = metric_label
+    environment.filters["range"] = format_range
     page = environment.get_template("report.html.j2")
     return page.render(
         results=results,
@@ -64,9 +69,11 @@ def render_report(results: Results) -> str:
         rows=model_rows(results),
         labels=MODEL_LABELS,
         interval_note=INTERVAL_NOTE,
+        no_rounds=NO_ROUNDS if statistics_alone(results) else "",
         not_promised=not_promised(results),
         plots=[_trusted(plot) for plot in all_plots(results)],
         client_metrics=client_metrics(results.rounds),
+        refreshed=any(each.teacher_gain is not None for each in results.rounds),
         phases=_phases(results.rounds),
         traffic=_traffic(results.rounds),
     )

@@ -33,6 +33,7 @@ MODEL_LABELS: dict[ModelName, str] = {
 #: The metrics of the terminal; the report shows every metric.
 MAIN_METRICS = ("ndcg@10", "recall@20", "mrr", "coverage@10")
 INTERVAL_NOTE = "95 % intervals over held-out users; not over repeated training runs."
+NO_ROUNDS = "No training rounds: the statistics alone."
 
 _METRIC_NAMES = {
     "ndcg": "NDCG",
@@ -68,6 +69,11 @@ def present_metrics(results: Results) -> list[str]:
     return list(dict.fromkeys(metrics))
 
 
+def statistics_alone(results: Results) -> bool:
+    """Whether no training round was asked for, which is no fault."""
+    return not results.rounds and results.config.get("training.rounds") == 0
+
+
 def format_range(interval: Interval) -> str:
     """The ends of an interval, e.g. ``0.197–0.224``."""
     return f"{interval.low:.3f}–{interval.high:.3f}"
@@ -93,8 +99,9 @@ def render_table(results: Results) -> Group:
     if results.models:
         parts = [results_table(results)]
     if results.status == "interrupted":
-        rounds = len(results.rounds)
-        parts.append(Text(f"INTERRUPTED after {rounds} rounds.\n", "bold yellow"))
+        parts.append(Text(_interruption(results), "bold yellow"))
+    if statistics_alone(results):
+        parts.append(Text(NO_ROUNDS + "\n"))
     if results.models:
         parts.append(Text(INTERVAL_NOTE + "\n", "dim"))
     if results.suppressed:
@@ -117,6 +124,12 @@ def plain_text(results: Results) -> str:
     file = StringIO()
     print_results(results, Console(file=file, width=_WIDTH, color_system=None))
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
+
+
+def _interruption(results: Results) -> str:
+    if statistics_alone(results):
+        return "INTERRUPTED before it was complete.\n"
+    return f"INTERRUPTED after {len(results.rounds)} rounds.\n"
 
 
 def _name(results: Results, name: ModelName) -> Text:

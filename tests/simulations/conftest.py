@@ -1,12 +1,16 @@
-"""A realistic run to report: three organisations' worth of movies, 40 rounds."""
+"""Realistic runs to report: movies, 40 rounds; with everything; without rounds."""
 
 import math
 
 import pytest
 
+from simulations.personal_record import PersonalGains
 from simulations.results import (
+    AttributeRecord,
     CurvePoint,
     Federation,
+    GapRecord,
+    GroupRecord,
     Interval,
     PromiseRecord,
     Results,
@@ -23,6 +27,13 @@ _VALUES = {
     "student_private": (0.214, 0.243, 0.401, 0.162),
     "student_nonprivate": (0.251, 0.287, 0.452, 0.188),
     "student_scratch": (0.118, 0.133, 0.253, 0.034),
+}
+_COMPARED = {
+    "teacher_refined": (0.221, 0.252, 0.412, 0.171),
+    "puresvd_nonprivate": (0.243, 0.276, 0.441, 0.182),
+    "item_knn_nonprivate": (0.238, 0.269, 0.433, 0.176),
+    "ials_nonprivate": (0.249, 0.284, 0.449, 0.191),
+    "fedmf": (0.096, 0.108, 0.212, 0.013),
 }
 _METRICS = ("ndcg@10", "recall@20", "mrr", "coverage@10")
 _MORE = {"ndcg@20": 1.08, "ndcg@100": 1.31, "recall@10": 0.86, "hr@10": 2.6}
@@ -150,3 +161,107 @@ def unprotected_results(example_results: Results) -> Results:
         example_results.model_dump()
         | {"promise": promise, "model_notes": notes, "rounds": rounds}
     )
+
+
+def _group(name: str, users: int, share: float, cost: Interval | None) -> GroupRecord:
+    models = {
+        model: _interval(share * values[0])
+        for model, values in (_VALUES | _COMPARED).items()
+    }
+    return GroupRecord(group=name, num_users=users, models=models, cost=cost)
+
+
+def _attribute(
+    name: str, groups: tuple[GroupRecord, ...], suppressed: tuple[str, ...]
+) -> AttributeRecord:
+    best, worst = groups[0], groups[-1]
+    gaps = {
+        model: GapRecord(
+            value=best.models[model].value - worst.models[model].value,
+            best=best.group,
+            worst=worst.group,
+            chance=0.031,
+        )
+        for model in best.models
+    }
+    return AttributeRecord(
+        attribute=name,
+        metric="ndcg@10",
+        groups=groups,
+        gaps=gaps,
+        suppressed=suppressed,
+    )
+
+
+def _personal() -> PersonalGains:
+    return PersonalGains(
+        users=788,
+        clients=4,
+        organisations=1,
+        released=0.2811,
+        personal=0.2934,
+        gain=0.0123,
+        low=0.0071,
+        high=0.0176,
+        better=0.47,
+        equal=0.21,
+        worse=0.32,
+        judged=702,
+        surely_better=0.081,
+        surely_worse=0.019,
+        alpha=0.34,
+        quantiles=((0.05, -0.021), (0.5, 0.004), (0.95, 0.083)),
+        edges=(-1.0, -0.05, 0.0, 0.05, 0.1, 1.0),
+        counts=(22, 230, 391, 98, 47),
+    )
+
+
+@pytest.fixture
+def detailed_results(example_results: Results) -> Results:
+    """The same run with every model, groups, personal gains and a taught teacher."""
+    more = {name: _metrics(values) for name, values in _COMPARED.items()}
+    notes = {name: model_note(private="nonprivate" not in name) for name in more}
+    cost = Interval(value=0.037, low=0.0292, high=0.0447)
+    gain = Interval(value=-0.004, low=-0.0121, high=0.0034)
+    ages = tuple(
+        _group(name, users, share, each)
+        for name, users, share, each in (
+            ("25–34", 520, 1.1, cost),
+            ("35–49", 371, 1.0, gain),
+            ("under 25", 290, 0.9, None),
+        )
+    )
+    genders = (_group("M", 833, 1.02, cost), _group("F", 367, 0.95, cost))
+    rounds = tuple(
+        each.model_copy(update={"teacher_gain": None if each.round % 10 else 0.0123})
+        for each in example_results.rounds
+    )
+    changes = {
+        "models": example_results.models | more,
+        "model_notes": example_results.model_notes | notes,
+        "groups": (
+            _attribute("age", ages, ("50 and over", "unknown")),
+            _attribute("gender", genders, ()),
+        ),
+        "personal": _personal(),
+        "transfer": "transfer helped: the transferred start's NDCG@100 is +0.0912 "
+        "[+0.0711, +0.1113] against popularity and +0.2107 [+0.1900, +0.2314] against "
+        "random (150 public validation users, 95 %).",
+        "rounds": rounds,
+    }
+    return Results.model_validate(example_results.model_dump() | changes)
+
+
+@pytest.fixture
+def statistics_results(example_results: Results) -> Results:
+    """A complete run that asked for no training rounds."""
+    models = dict(example_results.models)
+    del models["student_scratch"]
+    settings = {"training.rounds": 0, "statistics.share": 1.0}
+    changes = {
+        "models": models,
+        "rounds": (),
+        "interpolation_weight": 1.0,
+        "config": example_results.config | settings,
+    }
+    return Results.model_validate(example_results.model_dump() | changes)

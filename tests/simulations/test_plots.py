@@ -11,6 +11,7 @@ import pytest
 from simulations.plots import (
     PLOTS,
     all_plots,
+    plot_gains,
     plot_interpolation,
     plot_models,
     plot_rounds,
@@ -25,21 +26,22 @@ def texts(svg: str) -> list[str]:
     return ["".join(e.itertext()) for e in ElementTree.fromstring(svg).iter("text")]
 
 
-def test_all_plots_in_order(example_results):
-    plots = all_plots(example_results)
+def test_all_plots_in_order(detailed_results):
+    plots = all_plots(detailed_results)
 
     assert [plot.name for plot in plots] == [
         "models",
         "rounds",
         "traffic",
         "interpolation",
+        "personal",
     ]
     assert all(plot.caption.endswith(".") for plot in plots)
 
 
 @pytest.mark.parametrize("draw", EVERY)
-def test_same_results_same_bytes(example_results, draw):
-    assert draw(example_results) == draw(example_results)
+def test_same_results_same_bytes(detailed_results, draw):
+    assert draw(detailed_results) == draw(detailed_results)
 
 
 def test_bytes_do_not_depend_on_the_process_or_the_users_style(
@@ -68,8 +70,8 @@ def test_bytes_do_not_depend_on_the_process_or_the_users_style(
 
 
 @pytest.mark.parametrize("draw", EVERY)
-def test_nothing_is_fetched_and_every_reference_is_inside(example_results, draw):
-    svg = draw(example_results)
+def test_nothing_is_fetched_and_every_reference_is_inside(detailed_results, draw):
+    svg = draw(detailed_results)
     ids = set(re.findall(r'\bid="([^"]+)"', svg))
     references = re.findall(r'href="#([^"]+)"', svg) + re.findall(r"url\(#([^)]+)", svg)
 
@@ -80,16 +82,16 @@ def test_nothing_is_fetched_and_every_reference_is_inside(example_results, draw)
     assert set(references) <= ids
 
 
-def test_ids_of_different_figures_differ(example_results):
-    page = "".join(plot.svg for plot in all_plots(example_results))
+def test_ids_of_different_figures_differ(detailed_results):
+    page = "".join(plot.svg for plot in all_plots(detailed_results))
     ids = re.findall(r'\bid="([^"]+)"', page)
 
     assert len(ids) == len(set(ids))
 
 
 @pytest.mark.parametrize("draw", EVERY)
-def test_figure_is_an_image_with_a_title(example_results, draw):
-    root = ElementTree.fromstring(draw(example_results))
+def test_figure_is_an_image_with_a_title(detailed_results, draw):
+    root = ElementTree.fromstring(draw(detailed_results))
 
     assert root.get("role") == "img"
     title = root[0]
@@ -108,10 +110,11 @@ def test_figure_is_an_image_with_a_title(example_results, draw):
             plot_interpolation,
             ["weight of the trained student (0: transferred, 1: trained)", "chosen"],
         ),
+        (plot_gains, ["gain in NDCG@100 of one user", "share of users per 0.05"]),
     ],
 )
-def test_axes_are_labelled_in_text(example_results, draw, labels):
-    assert set(labels) <= set(texts(draw(example_results)))
+def test_axes_are_labelled_in_text(detailed_results, draw, labels):
+    assert set(labels) <= set(texts(draw(detailed_results)))
 
 
 def test_stamps_are_in_the_figure(example_results, unprotected_results):
@@ -131,6 +134,20 @@ def test_figures_without_data_are_left_out(example_results):
     )
 
     assert all_plots(bare) == []
+
+
+def test_personal_gains_are_drawn_where_they_were_measured(detailed_results):
+    why = {"suppressed": "Gains of personal parameters are suppressed.", "counts": ()}
+    hidden = detailed_results.personal.model_copy(update=why)
+
+    assert "by +0.0123 [+0.0071, +0.0176]" in plot_gains(detailed_results)
+    for personal in (None, hidden):
+        bare = detailed_results.model_copy(update={"personal": personal})
+        assert plot_gains(bare) == ""
+
+
+def test_statistics_alone_have_no_figure_of_rounds_or_of_weights(statistics_results):
+    assert [plot.name for plot in all_plots(statistics_results)] == ["models"]
 
 
 def test_rounds_without_measurements_are_no_figure(example_results):

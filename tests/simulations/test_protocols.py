@@ -27,10 +27,21 @@ def pairs(frame):
 
 @st.composite
 def tables(draw):
-    """Many repeats and ties; at least two users and two instants."""
+    """Many repeats and ties; always somebody to rank for, whichever the protocol.
+
+    Item v is in no drawn row, so that user a stays on both sides of a cut in time.
+    """
     row = st.tuples(st.sampled_from("abcd"), st.sampled_from("wxyz"), st.integers(0, 5))
     rows = draw(st.lists(row, min_size=1, max_size=30))
-    return table_of(("a", "w", 0), ("a", "x", 1), ("b", "y", 2), ("b", "z", 9), *rows)
+    return table_of(
+        ("a", "w", 0),
+        ("a", "v", 9),
+        ("b", "y", 2),
+        ("b", "v", 5),
+        ("c", "w", 3),
+        ("c", "v", 4),
+        *rows,
+    )
 
 
 # ---------------------------------------------------------------- by hand
@@ -116,7 +127,7 @@ def test_nothing_leaks(table, name, shown):
 def test_parts_are_what_the_metrics_read(table, name):
     parts = parts_of(name, table, shown=0.5, users=0.5)
 
-    shown, held = encode_held(parts.evaluated, IdMap(tuple("wxyz")))
+    shown, held = encode_held(parts.evaluated, IdMap(tuple("vwxyz")))
 
     assert shown.nnz == parts.shown.height
     assert held.nnz == parts.held.height
@@ -129,6 +140,22 @@ def test_temporal_needs_times():
 
     with pytest.raises(DataFormatError, match="take another protocol"):
         parts_of("temporal", table)
+
+
+def test_a_cut_that_leaves_nobody_to_rank_for_is_refused():
+    # a has nothing after the cut at 1, b nothing before it; the repeat is no visit.
+    table = table_of(
+        ("a", "w", 0), ("a", "x", 1), ("b", "y", 2), ("b", "z", 9), ("a", "w", 9)
+    )
+
+    with pytest.raises(DataFormatError, match="an item to find, got none"):
+        parts_of("temporal", table, shown=0.5)
+
+
+@pytest.mark.parametrize("name", ["leave_one_out", "random", "held_out_users"])
+def test_users_of_one_item_alone_are_refused(name):
+    with pytest.raises(DataFormatError, match="an item to find, got none"):
+        parts_of(name, table_of(("a", "x", 0), ("b", "y", 1)))
 
 
 def test_held_out_users_need_two():

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 import simulations.report
+from simulations.personal_record import PersonalGains
 from simulations.report import (
     client_metrics,
     format_bytes,
@@ -159,6 +160,8 @@ def test_hostile_texts_stay_texts(example_results):
             "config": {HOSTILE: HOSTILE},
             "suppressed": HOSTILE,
             "versions": {HOSTILE: HOSTILE},
+            "transfer": HOSTILE,
+            "personal": PersonalGains(suppressed=HOSTILE),
             "primary_metric": HOSTILE,
             "models": {"teacher": {HOSTILE: {"value": 0.1, "low": 0.1, "high": 0.1}}},
             "verdict": Verdict(
@@ -171,7 +174,7 @@ def test_hostile_texts_stay_texts(example_results):
 
     assert {"script", "img"}.isdisjoint(tag for tag, _ in page.tags)
     assert not any(key.startswith("on") for _, each in page.tags for key in each)
-    assert page.text.count(HOSTILE) >= 10
+    assert page.text.count(HOSTILE) >= 12
 
 
 SUPPRESSED = "Figures over held-out users are suppressed: fewer than 10 users."
@@ -223,6 +226,99 @@ def test_names_of_client_metrics_come_in_the_order_first_met(example_results):
     assert client_metrics(measured(example_results).rounds) == names
     assert client_metrics(example_results.rounds) == []
     assert client_metrics(()) == []
+
+
+def test_groups_are_shown_with_every_figure(detailed_results):
+    source = render_report(detailed_results)
+    text = Page(source).text
+
+    for attribute in detailed_results.groups:
+        for group in attribute.groups:
+            assert f'<th scope="row">{group.group}</th><td>{group.num_users}</td>' in (
+                source
+            )
+            for found in group.models.values():
+                assert f"{found.value:.3f}{found.low:.3f}–{found.high:.3f}" in text
+        for gap in attribute.gaps.values():
+            assert f"{gap.value:.3f}{gap.best} over {gap.worst}p = 0.031" in text
+    assert "NDCG@10 by group, with 95 % intervals" in text
+    assert "<td>+0.037<small>+0.029 to +0.045</small></td>" in source
+    assert "<td>-0.004<small>-0.012 to +0.003</small></td>" in source
+
+
+def test_models_are_stamped_in_the_tables_of_groups_too(detailed_results):
+    source = render_report(detailed_results)
+    groups = source[source.index('id="groups"') : source.index('id="personal"')]
+
+    assert groups.count('<span class="stamp">NOT PRIVATE</span>') == 2 * 5
+    assert "PureSVD, all rows<span" in groups
+    assert "Teacher, refined<span" not in groups
+
+
+def test_groups_too_small_are_named(detailed_results):
+    text = page_of(detailed_results).text
+
+    assert "Suppressed by age, too few users: 50 and over, unknown." in text
+    assert "Suppressed by gender" not in text
+
+
+def test_personal_gains_are_said_and_drawn(detailed_results):
+    source = render_report(detailed_results)
+
+    assert "on the device, never released" in Page(source).text
+    assert html.unescape(detailed_results.personal.sentence) in Page(source).text
+    assert source.count('<figure id="figure-personal">') == 1
+
+
+def test_suppressed_personal_gains_are_said_and_not_drawn(detailed_results):
+    why = "Gains of personal parameters are suppressed: fewer than 10 users."
+    personal = PersonalGains(suppressed=why)
+    source = render_report(detailed_results.model_copy(update={"personal": personal}))
+
+    assert f"<p>{why}</p>" in source
+    assert "figure-personal" not in source
+
+
+def test_transfer_is_said_even_where_figures_are_suppressed(detailed_results):
+    bare = {"models": {}, "groups": (), "personal": None, "suppressed": SUPPRESSED}
+    text = page_of(detailed_results.model_copy(update=bare)).text
+
+    assert f"Before any client took part: {detailed_results.transfer}" in text
+
+
+def test_parts_that_were_not_measured_have_no_heading(example_results):
+    text = page_of(example_results).text
+
+    for heading in ("Who pays", "Personal parameters", "What the teacher brought"):
+        assert heading not in text
+    assert "Teacher’s gain" not in text
+
+
+def test_what_the_teacher_learnt_stands_in_its_rounds(detailed_results):
+    source = render_report(detailed_results)
+
+    assert source.count('<th scope="col">Teacher’s gain</th>') == 1
+    assert source.count("<td>+0.0123</td>") == 4
+    assert "from learning of the released student" in source
+
+
+def test_a_run_of_statistics_alone_is_a_page(statistics_results):
+    source = render_report(statistics_results)
+    text = Page(source).text
+
+    assert "no training rounds, engine" in text
+    assert "<p>No training rounds: the statistics alone.</p>" in source
+    assert source.count("<figure") == 1
+    assert "Received by a client" not in text
+    assert "Traffic of the statistics is not in these figures" in text
+    for wrong in ("0 rounds", "0 bytes", "No round was finished"):
+        assert wrong not in text.replace("40 rounds", "")
+
+
+def test_an_interrupted_run_of_statistics_alone_counts_no_rounds(statistics_results):
+    stopped = statistics_results.model_copy(update={"status": "interrupted"})
+
+    assert "this run stopped before it was complete" in page_of(stopped).text
 
 
 def test_empty_interrupted_run_is_a_page(example_results):

@@ -46,9 +46,9 @@ def browser(tmp_path_factory) -> Iterator:
 
 
 @pytest.fixture
-def page(example_results: Results, tmp_path: Path) -> Path:
+def page(detailed_results: Results, tmp_path: Path) -> Path:
     path = tmp_path / "report.html"
-    write_report(example_results, path)
+    write_report(detailed_results, path)
     return path
 
 
@@ -78,6 +78,27 @@ def test_no_horizontal_overflow(browser, page, width):
 
 
 @pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS.keys())
+def test_wide_tables_scroll_and_keep_half_the_width_for_figures(browser, page, width):
+    show(browser, page, width)
+
+    regions = browser.execute_script(
+        "return [...document.querySelectorAll('.scroll')].map(e => {"
+        "e.scrollLeft = 1e6; const b = e.getBoundingClientRect();"
+        "const last = e.querySelector('thead th:last-child').getBoundingClientRect();"
+        "const first = e.querySelector('tbody :first-child').firstElementChild"
+        ".getBoundingClientRect();"
+        "return [b.left, b.right, last.right, first.width] })"
+    )
+
+    assert len(regions) == 4
+    for left, right, end, first in regions:
+        assert left >= 0
+        assert right <= width
+        assert end <= right + 1
+        assert first <= width / 2
+
+
+@pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS.keys())
 def test_figures_are_drawn_within_the_page(browser, page, width):
     show(browser, page, width)
 
@@ -86,7 +107,7 @@ def test_figures_are_drawn_within_the_page(browser, page, width):
         "const b = e.getBoundingClientRect(); return [b.left, b.right, b.height] })"
     )
 
-    assert len(boxes) == 4
+    assert len(boxes) == 5
     assert all(left >= 0 and right <= width for left, right, _ in boxes)
     assert all(right - left > 300 and height > 150 for left, right, height in boxes)
 

@@ -44,12 +44,12 @@ def test_file_is_readable_json_with_its_version(example_results, tmp_path):
 
     text = (tmp_path / "results.json").read_text(encoding="utf-8")
 
-    assert json.loads(text)["schema_version"] == 2
+    assert json.loads(text)["schema_version"] == 3
     assert "ε = 7.998" in text
     assert json.loads(text)["config"]["safeguard.enabled"] is True
 
 
-@pytest.mark.parametrize("version", [1, 3, 0, "2", None, True])
+@pytest.mark.parametrize("version", [1, 2, 4, 0, "3", None, True])
 def test_another_version_is_refused(example_results, tmp_path, version):
     write_changed(example_results, tmp_path / "r.json", schema_version=version)
 
@@ -129,6 +129,17 @@ def test_metrics_of_clients_and_suppression_round_trip(example_results, tmp_path
     assert again.rounds[0].client_metrics == found
     assert again.rounds[1].client_metrics is None
     assert again.suppressed == "too few"
+
+
+def test_groups_personal_gains_and_transfer_round_trip(detailed_results, tmp_path):
+    write_results(detailed_results, tmp_path / "r.json")
+
+    again = read_results(tmp_path / "r.json")
+
+    assert again == detailed_results
+    assert again.groups[0].suppressed == ("50 and over", "unknown")
+    assert again.personal.quantiles[0] == (0.05, -0.021)
+    assert again.rounds[9].teacher_gain == 0.0123
 
 
 def test_metrics_that_are_no_numbers_are_refused(example_results):
@@ -218,5 +229,5 @@ def test_every_model_is_documented():
 def test_schema_names_the_version_and_refuses_more():
     schema = results_schema()
 
-    assert schema["properties"]["schema_version"]["const"] == 2
+    assert schema["properties"]["schema_version"]["const"] == 3
     assert schema["additionalProperties"] is False

@@ -19,8 +19,8 @@ def test_doctests():
     assert doctest.testmod(simulations.table).failed == 0
 
 
-def test_fits_80_columns(example_results, unprotected_results):
-    for results in (example_results, unprotected_results):
+def test_fits_80_columns(example_results, unprotected_results, detailed_results):
+    for results in (example_results, unprotected_results, detailed_results):
         assert max(map(len, plain_text(results).splitlines())) <= 80
 
 
@@ -35,13 +35,13 @@ def test_every_number_is_whole(example_results):
             assert f"{found.low:.3f}–{found.high:.3f}" in text
 
 
-def test_models_come_in_order_and_absent_arms_are_left_out(example_results):
-    models = dict(example_results.models)
+def test_models_come_in_order_and_absent_arms_are_left_out(detailed_results):
+    models = dict(reversed(detailed_results.models.items()))
     del models["student_scratch"]
-    text = plain_text(example_results.model_copy(update={"models": models}))
+    text = plain_text(detailed_results.model_copy(update={"models": models}))
 
     shown = [label for label in MODEL_LABELS.values() if label in text]
-    assert shown == list(MODEL_LABELS.values())[:-1]
+    assert set(MODEL_LABELS.values()) - set(shown) == {"Student, from scratch"}
     assert [text.index(label) for label in shown] == sorted(map(text.index, shown))
 
 
@@ -70,6 +70,25 @@ def test_interruption_is_said(example_results):
 
     assert "INTERRUPTED after 40 rounds." in text
     assert "INTERRUPTED" not in plain_text(example_results)
+
+
+def test_a_run_of_statistics_alone_is_no_failure(statistics_results):
+    text = plain_text(statistics_results)
+    stopped = statistics_results.model_copy(update={"status": "interrupted"})
+
+    assert text.count("No training rounds: the statistics alone.") == 1
+    assert "INTERRUPTED" not in text
+    assert "INTERRUPTED before it was complete." in plain_text(stopped)
+    assert "0 rounds" not in text + plain_text(stopped)
+
+
+def test_a_run_with_rounds_says_nothing_of_having_none(example_results):
+    unfinished = example_results.model_copy(
+        update={"rounds": (), "status": "interrupted"}
+    )
+
+    assert "No training rounds" not in plain_text(example_results)
+    assert "No training rounds" not in plain_text(unfinished)
 
 
 @pytest.mark.parametrize("terminal", [True, False])
