@@ -104,7 +104,7 @@ def release(
     trained: StateDict,
 ) -> tuple[StateDict, Choice]:
     """Choose how far to go from the start, and say how it was chosen."""
-    if config.safeguard.enabled:
+    if config.safeguard.enabled and config.training.rounds:
         choice = choose_weight(
             start,
             trained,
@@ -114,5 +114,7 @@ def release(
             grid=config.safeguard.grid,
         )
     else:
-        choice = Choice(1.0, (), "The safeguard is off: the trained student stands.")
+        choice = Choice(
+            1.0, (), "The safeguard had nothing to choose: the student stands."
+        )
     return interpolate(start, trained, choice.weight), choice

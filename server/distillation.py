@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -237,6 +237,8 @@ class StudentTables:
     encoder: Tensor
     decoder: Tensor
     bias: Tensor
+    #: Its logits, like an additive teacher's scores, are flat beside a softmax's.
+    additive: ClassVar[bool] = True
 
     @classmethod
     def of(cls, state: StateDict, spec: StudentSpec) -> StudentTables:
@@ -266,6 +268,12 @@ class StudentTables:
             per_sample_weights=torch.from_numpy(scaled.data),
         )
         return F.linear(user * self.spec.logit_scale, self.decoder, self.bias)
+
+    def score(self, history: sp.csr_matrix) -> FloatArray:
+        """The logits, float32 ``[B, n]``."""
+        with torch.no_grad():
+            scores: FloatArray = self.logits(history).numpy()
+        return scores
 
     def state(self) -> StateDict:
         """A copy under the student's own names."""

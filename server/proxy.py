@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from common.interactions import IntArray
+from common.interactions import FloatArray, IntArray
 from common.sections import Distillation
-from server.teacher import Teacher
 
 #: Of every draw in this module; it protects nothing.
 PUBLIC_SEED = 0
@@ -32,6 +32,19 @@ USUAL_LENGTH = 20
 KEPT, HIDDEN, SHUFFLED = 0.6, 0.3, 0.3
 
 Augmentation = Callable[[sp.csr_matrix, np.random.Generator], sp.csr_matrix]
+
+
+class Scorer(Protocol):
+    """Whoever histories can be drawn from: a teacher, or a released student."""
+
+    @property
+    def additive(self) -> bool:
+        """Whether scores grow with the history; otherwise they are logits."""
+        ...
+
+    def score(self, history: sp.csr_matrix) -> FloatArray:
+        """Scores of every item, float32 ``[B, n]``; the history may be ordered."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -49,7 +62,7 @@ class Sampling:
 
 
 def proxy_set(
-    teacher: Teacher, public: sp.csr_matrix, settings: Distillation
+    teacher: Scorer, public: sp.csr_matrix, settings: Distillation
 ) -> sp.csr_matrix:
     """The histories that soft labels are computed on; the same at every call.
 
@@ -96,7 +109,7 @@ def lengths_like(public: sp.csr_matrix, num: int, rng: np.random.Generator) -> I
 
 
 def synthetic_histories(
-    teacher: Teacher,
+    teacher: Scorer,
     lengths: IntArray,
     rng: np.random.Generator,
     *,
@@ -131,7 +144,7 @@ def synthetic_histories(
 
 
 def _draw_batch(
-    teacher: Teacher,
+    teacher: Scorer,
     lengths: IntArray,
     rng: np.random.Generator,
     start: npt.NDArray[np.float64],

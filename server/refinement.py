@@ -33,6 +33,9 @@ PUBLIC_RANK = 64
 #: Tastes to look for where there is no noise (mode off).
 NOISELESS_RANK = 200
 
+#: Items a taste at least: with fewer, rounds of ascent overshoot, each one further.
+ITEMS_A_TASTE = 4
+
 #: No count is taken for less: it is a variance.
 LEAST_COUNT = 2.0
 
@@ -84,6 +87,7 @@ def refine(
     noise = statistics_noise(config)
     # Without noise nothing hides a taste, however weak.
     rank = settings.rank if noise.pairs else max(settings.rank, NOISELESS_RANK)
+    rank = max(1, min(rank, int(chosen.sum()) // ITEMS_A_TASTE))
     first = read_pairs(
         census.pairs(chosen), noise.pairs, settings, _known(features, public)[chosen]
     )
@@ -158,7 +162,7 @@ def public_tastes(rows: sp.csr_matrix) -> Float:
     length = np.maximum(np.diff(seen.indptr), 1)
     weighted = sp.diags(np.sqrt(math.sqrt(2) / length)) @ seen
     rank = min(PUBLIC_RANK, min(weighted.shape) - 1)
-    if rank < 1:
+    if rank < 1 or not weighted.nnz:
         return np.zeros((rows.shape[1], 0))
     start = np.ones(min(weighted.shape))
     _, values, right = svds(weighted, k=rank, v0=start)

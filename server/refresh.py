@@ -25,7 +25,7 @@ from common.losses import kl
 from common.metrics import evaluate_ranking
 from common.student import StateDict, StudentSpec
 from server.distillation import StudentTables, batches
-from server.proxy import PUBLIC_SEED
+from server.proxy import PUBLIC_SEED, lengths_like, synthetic_histories
 from server.safeguard import BATCH, METRIC
 from server.settings import PublicData
 from server.teacher import Teacher
@@ -67,15 +67,20 @@ def refresh(
 ) -> Refreshed:
     """Distil a released student into the teacher, and keep it if it ranks better.
 
+    The student is asked about the proxies and as many histories drawn from itself:
+    what public users never touched is in no history of theirs.
+
     Args:
         teacher: the one in office.
         student: released, hence already private.
         spec: its shape.
         public: what the teacher was taught with, and who judges.
-        proxies: histories that the student is asked about, CSR ``[Q, n]``, ordered.
+        proxies: public or synthetic histories, CSR ``[Q, n]``, ordered.
         config: ``refresh.weight``, ``teacher.l2`` and ``run.seed``.
     """
-    learned = learn(teacher, student, spec, public, proxies, config)
+    tables = StudentTables.of(student, spec)
+    asked = sp.vstack([proxies, draw_from(tables, proxies)], format="csr")
+    learned = learn(teacher, tables, asked, public, config)
     before = validate_teacher(teacher, public.shown, public.held)
     after = validate_teacher(learned, public.shown, public.held)
     # NaN, without anyone to judge, is not greater.
@@ -100,29 +105,35 @@ def validate_teacher(
     return float(np.nanmean(values[METRIC]))
 
 
+def draw_from(student: StudentTables, like: sp.csr_matrix) -> sp.csr_matrix:
+    """As many histories as ``like`` has, and as long, drawn from a student alone."""
+    rng = np.random.default_rng(PUBLIC_SEED)
+    lengths = lengths_like(like, like.shape[0], rng)
+    start = np.ones(student.spec.num_items)
+    return synthetic_histories(student, lengths, rng, start=start)
+
+
 def learn(
     teacher: Teacher,
-    student: StateDict,
-    spec: StudentSpec,
-    public: PublicData,
+    student: StudentTables,
     proxies: sp.csr_matrix,
+    public: PublicData,
     config: RunConfig,
 ) -> Teacher:
-    """The teacher after a student's lesson, better or not; arguments as `refresh`.
+    """The teacher after a student's lesson on proxies, for better or worse.
 
     Raises:
         ConfigError: if there is no refresh for a teacher of this kind.
     """
-    tables = StudentTables.of(student, spec)
     weight = config.refresh.weight
     if isinstance(teacher, Ease):
         seen = (proxies > 0).astype(np.float32)
-        target = student_targets(teacher, tables, seen, public.known)
+        target = student_targets(teacher, student, seen, public.known)
         teaching = (public.ordered > 0).astype(np.float32)
         l2 = config.teacher.l2
         return Ease(refit(teaching, seen, target, l2=l2, weight=weight))
     if isinstance(teacher, SequentialTeacher):
-        return descend(teacher, tables, proxies, weight=weight)
+        return descend(teacher, student, proxies, weight=weight)
     raise ConfigError(
         "refresh.every: expected a teacher that students can teach (ease, "
         f"transformer), got {type(teacher).__name__}; set it to 0."
@@ -146,8 +157,7 @@ def student_targets(
     """
     old = teacher.score(seen).astype(np.float64)
     length = np.maximum(np.diff(seen.indptr), 1)[:, None]
-    with torch.no_grad():
-        logits = student.logits(seen).numpy().astype(np.float64)
+    logits = student.score(seen).astype(np.float64)
     new = logits * length**student.spec.history_exponent / student.spec.logit_scale
     unseen = seen.toarray() == 0
     compared = unseen & known
@@ -249,8 +259,7 @@ def _mixture(
 ) -> Tensor:
     """Log of ``(teacher + weight · student) / (1 + weight)`` in probabilities."""
     own = torch.from_numpy(teacher.score(history)).log_softmax(dim=1)
-    with torch.no_grad():
-        lesson = student.logits(history).log_softmax(dim=1)
+    lesson = torch.from_numpy(student.score(history)).log_softmax(dim=1)
     share = weight / (1.0 + weight)
     return torch.logaddexp(own + np.log1p(-share), lesson + np.log(share))
 

@@ -66,6 +66,8 @@ def leading(pairs: Single, rank: int) -> Float:
     """Where to start: the leading eigenvectors, each as heavy as its eigenvalue."""
     size = len(pairs)
     rank = min(rank, size - 1)
+    if not pairs.any():
+        return np.eye(size, rank)
     first = np.ones(size, np.float32)
     values, vectors = eigsh(pairs, k=rank, which="LA", tol=1e-3, v0=first)
     order = np.argsort(-values)
@@ -110,8 +112,10 @@ def _evidence_terms(evidence: Evidence, tastes: Tastes) -> tuple[Float, Float]:
     pull = seen / evidence.pairs_noise**2
     precision = moment / evidence.pairs_noise**2
     if evidence.sketch is not None:
-        ridge = TINY * np.trace(moment) * np.eye(len(moment))
-        mixing = np.linalg.solve(moment + ridge, mean.T @ evidence.sketch).T
+        # Normal about zero with the rows' own moment as variance, so that a taste that
+        # has faded takes nothing of the sketch on itself.
+        ridged = moment @ moment + evidence.sketch_noise**2 * np.eye(len(moment))
+        mixing = np.linalg.solve(ridged, moment @ (mean.T @ evidence.sketch)).T
         pull = pull + evidence.sketch @ mixing / evidence.sketch_noise**2
         precision = precision + mixing.T @ mixing / evidence.sketch_noise**2
     return pull, precision

@@ -46,8 +46,9 @@ class School:
 
     @property
     def plain_features(self) -> npt.NDArray[np.float32]:
-        """Categories and period side by side: few columns, and telling."""
-        plain = self.features.select(["categories", "period"]).values.values()
+        """Categories, if items have any, and period: few columns, and telling."""
+        values = self.features.values
+        plain = [values[name] for name in ("categories", "period") if name in values]
         return np.hstack([*plain, np.zeros((self.spec.num_items, 0), np.float32)])
 
     def teacher(self) -> Teacher:

@@ -151,7 +151,9 @@ def collect(
                 name: model_note(private=_is_private(name, config)) for name in ranked
             },
             "promise": record_promise(promise),
-            "verdict": verdict_of(ranked, safeguard.get("weight")),
+            "verdict": verdict_of(
+                ranked, safeguard.get("weight") if config.training.rounds else None
+            ),
             "suppressed": suppressed,
             "groups": [
                 asdict(each) for each in _groups(ranked, dealt, heldout, config)

@@ -115,7 +115,7 @@ def _algorithm(
             f"{config.training.rounds} rounds of private training, "
             f"{config.aggregation.name} on the server"
         )
-    if config.distillation.weight:
+    if config.training.rounds and config.distillation.weight:
         does.append(f"distilling soft labels by {config.distillation.loss}")
     facts = {}
     if results is not None:

@@ -115,7 +115,7 @@ def _measure_set(data: Path, plan: Plan) -> dict[str, Any]:
         start = time.process_time()
         state = fit(spec)
         seconds = time.process_time() - start
-        values = rank(scorer(state, spec), case.heldout)
+        values = rank(StudentTables.of(state, spec).score, case.heldout)
         numbers = n * (2 * spec.dim + 1)
         row = {
             "student": name,
@@ -235,18 +235,6 @@ def _distilled(
         return distil(case.teacher, start, spec, proxies, settings, epochs, Recipe())
 
     return fit
-
-
-def scorer(state: StateDict, spec: StudentSpec) -> Score:
-    """What ranks by a student."""
-    tables = StudentTables.of(state, spec)
-
-    def score(history: sp.csr_matrix) -> FloatArray:
-        with torch.no_grad():
-            logits: FloatArray = tables.logits(history).numpy()
-        return logits
-
-    return score
 
 
 def rank(score: Score, heldout: HeldOut) -> Values:

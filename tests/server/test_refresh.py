@@ -13,6 +13,7 @@ from common.student import StateDict, StudentSpec
 from server.distillation import StudentTables
 from server.refresh import (
     descend,
+    draw_from,
     learn,
     refit,
     refresh,
@@ -194,6 +195,18 @@ def test_descent_passes_over_empty_histories_and_windows_long_ones() -> None:
 
 def test_other_teachers_are_refused() -> None:
     public = public_case()
-    student = student_of(np.eye(NUM_ITEMS))
+    student = StudentTables.of(student_of(np.eye(NUM_ITEMS)), SPEC)
     with pytest.raises(ConfigError, match="got object"):
-        learn(object(), student, SPEC, public, public.ordered, CONFIG)
+        learn(object(), student, public.ordered, public, CONFIG)
+
+
+def test_histories_drawn_from_a_student_hold_what_it_knows() -> None:
+    pairs = np.kron(np.eye(4), np.ones((2, 2)) - np.eye(2))
+    student = StudentTables.of(student_of(pairs), SPEC)
+    like = sp.csr_matrix(np.int32([[1, 2] + [0] * 6] * 30))
+    drawn = draw_from(student, like)
+    assert np.diff(drawn.indptr).tolist() == [2] * 30
+    together = (drawn > 0).astype(int).toarray()
+    mates = sum(row[0::2] @ row[1::2] for row in together)
+    assert mates > 15  # one other item in seven is the mate: 4 by chance
+    assert set(drawn.indices) == set(range(NUM_ITEMS))

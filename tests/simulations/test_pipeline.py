@@ -1,4 +1,4 @@
-"""The five parts of a run: their order, their sentences and whose settings they show."""
+"""The five parts of a run: their order, what they say, whose settings they show."""
 
 import polars as pl
 import pytest
