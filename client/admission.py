@@ -11,7 +11,7 @@ from pathlib import Path
 
 from flwr.app import Context, Message
 
-from client.budget import check_consent
+from client.budget import check_consent, exceeds
 from client.chain import Charge
 from client.settings import ClientSettings, locate, read_settings
 from common import wire
@@ -20,7 +20,12 @@ from common.config import RunConfig, parse, to_flat
 from common.errors import BudgetExhausted, ConfigError, ProtocolError
 from common.folders import CATALOGUE
 from common.interactions import FloatArray
-from common.plan import noise_multiplier, planned_events, releases
+from common.plan import (
+    noise_multiplier,
+    planned_events,
+    planned_releases,
+    releases,
+)
 from common.signature import check_signature
 from common.soft_labels import SoftLabels, check
 from common.statistics import Chosen, unpack_directions, unpack_items
@@ -82,8 +87,17 @@ def _check_target(config: RunConfig, settings: ClientSettings) -> None:
     statistics = config.statistics
     asked = privacy.noise_multiplier == 0 and config.training.rounds > 0
     asked |= statistics.noise_multiplier == 0 and statistics.share > 0
-    if asked and privacy.mode != "off" and privacy.target_epsilon > most:
+    if not asked or privacy.mode == "off":
+        return
+    if privacy.target_epsilon > most:
         raise BudgetExhausted("The run aims at more than the client's budget.")
+    beside = planned_releases(config, 0.0)
+    beside.pop(wire.TRAIN, None)
+    least = settings.least_noise_multiplier
+    if any(event.noise_multiplier < least for event in beside.values()):
+        raise BudgetExhausted("The run asks for less noise than this client has.")
+    if exceeds(tuple(beside.values()), privacy.target_epsilon, privacy.delta):
+        raise BudgetExhausted("The run's sums alone go beyond what it aims at.")
 
 
 def student_of(message: Message, config: RunConfig, catalogue: Catalogue) -> Student:

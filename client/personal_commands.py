@@ -63,6 +63,11 @@ def personalise(
         typer.echo(line)
     how = "in plain, readable to you alone" if seal is None else "sealed"
     typer.echo(f"Stored in {folder / PERSONAL}, {how}. It never leaves this device.")
+    if found.organisation is not None:
+        typer.echo(
+            "It holds a model of all of this folder's users without noise: show its "
+            "lists to these users alone."
+        )
 
 
 def summary(personal: Personal) -> list[str]:

@@ -66,7 +66,7 @@ def read_personal(path: Path, student: str, key: Key | None) -> Personal:
             share=float(facts["share"]),
             **{name: tensors[name] for name in _BY_USER},
         )
-    except (SafetensorError, KeyError, ValueError):
+    except (SafetensorError, KeyError, ValueError, TypeError):
         raise DataFormatError(f"{path.name}: expected personal parameters.") from None
     if facts["student"] != student:
         raise ConfigError(
@@ -91,4 +91,6 @@ def _organisation(tensors: dict[str, FloatArray]) -> Organisation | None:
     right, diagonal = tensors["right"], tensors["diagonal"]
     parts = tuple(tensors[f"left.{name}"] for name in ("data", "indices", "indptr"))
     left = sp.csr_matrix(parts, shape=(len(diagonal), right.shape[0]))
+    # An index outside would be read outside.
+    left.check_format(full_check=True)
     return Organisation(left, right, diagonal)

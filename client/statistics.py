@@ -22,8 +22,9 @@ from common.statistics import Pairs
 
 Float = npt.NDArray[np.float64]
 
-#: Rows of the sketch held at once: what bounds memory is this times the directions.
-ENTRIES = 200_000
+#: Numbers of a sketch and users of a product held at once. What a sum needs is
+#: decided by public sizes: whether there is room must not depend on the rows.
+NUMBERS, USERS = 2_000_000, 512
 
 
 def pair_sums(
@@ -50,9 +51,8 @@ def pair_sums(
     single = _inverse(np.sqrt(length / counts_share))
     double = _inverse(np.sqrt(length * (length - 1) / 2 / (1 - counts_share)))
     counts = np.asarray(rows.T @ single)
-    weighted = sp.diags(np.sqrt(double)) @ rows
-    upper = np.triu_indices(rows.shape[1], 1)
-    pairs = np.asarray((weighted.T @ weighted).todense())[upper]
+    together = _products(sp.csr_matrix(sp.diags(np.sqrt(double)) @ rows))
+    pairs = together[np.triu_indices(rows.shape[1], 1)]
     noised = (_noised(part, noise_multiplier, noise) for part in (counts, pairs))
     return Pairs(*noised)
 
@@ -83,7 +83,8 @@ def sketch_sum(
     rows = histories[:, np.flatnonzero(chosen)].astype(np.float64)
     basis = directions.astype(np.float64)
     total = np.zeros(basis.shape)
-    ends = np.searchsorted(rows.indptr, np.arange(0, rows.nnz + ENTRIES, ENTRIES))
+    step = max(1, NUMBERS // basis.shape[1])
+    ends = np.searchsorted(rows.indptr, np.arange(0, rows.nnz + step, step))
     for start, stop in pairwise(ends):
         part = rows[start:stop]
         user = np.repeat(np.arange(part.shape[0]), np.diff(part.indptr))
@@ -93,6 +94,18 @@ def sketch_sum(
         picked = (np.ones(len(user)), (part.indices, np.arange(len(user))))
         total += sp.csr_matrix(picked, shape=(len(basis), len(user))) @ scaled
     return _noised(total, noise_multiplier, noise)
+
+
+def _products(rows: sp.csr_matrix) -> Float:
+    """``rowsᵀ rows``, dense ``[m, m]``, a block of users at a time."""
+    total = np.zeros((rows.shape[1], rows.shape[1]))
+    block = np.zeros((USERS, rows.shape[1]))
+    for start in range(0, max(rows.shape[0], 1), USERS):
+        block[:] = 0.0
+        part = rows[start : start + USERS].toarray()
+        block[: len(part)] = part
+        total += block.T @ block
+    return total
 
 
 def _inverse(values: Float) -> Float:

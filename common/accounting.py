@@ -62,7 +62,12 @@ def epsilon_rdp(events: Sequence[DpEvent], delta: float) -> float:
 def _composable(events: Sequence[DpEvent]) -> tuple[DpEvent, ...]:
     if len({event.unit for event in events}) > 1:
         raise ConfigError("Expected events of one privacy unit; units never add up.")
-    return merged(events)
+    # In one order always: the last digits of a composition depend on it.
+    return tuple(
+        sorted(
+            merged(events), key=lambda e: (e.noise_multiplier, e.sample_rate, e.steps)
+        )
+    )
 
 
 def _is_bare(events: Sequence[DpEvent]) -> bool:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from common.accounting import calibrate
+from common.accounting import CALIBRATION, calibrate, epsilon
 from common.config import RunConfig
 from common.events import DpEvent
+from common.sections import Statistics
 from common.wire import EVALUATE, SKETCH, STATISTICS, TRAIN
 
 #: What a round of each kind releases; the keys are Flower's message types.
@@ -77,8 +78,12 @@ def statistics_noise(config: RunConfig) -> StatisticsNoise:
     Gaussians compose to a Gaussian: 1/σ² of the whole is the sum of both (Dong, Roth &
     Su 2019, corollary 3.3).
     """
-    settings = config.statistics
-    whole, sketch = total_statistics_noise(config), settings.sketch_share
+    return shared_out(config.statistics, total_statistics_noise(config))
+
+
+def shared_out(settings: Statistics, whole: float) -> StatisticsNoise:
+    """The noise of both sums from that of one Gaussian that costs as much."""
+    sketch = settings.sketch_share
     return StatisticsNoise(
         whole / math.sqrt(1 - sketch), whole / math.sqrt(sketch) if sketch else 0.0
     )
@@ -91,7 +96,18 @@ def total_statistics_noise(config: RunConfig) -> float:
         return 0.0
     if settings.noise_multiplier > 0:
         return settings.noise_multiplier
-    return calibrate(privacy.target_epsilon * settings.share, privacy.delta, 1.0, 1)
+    target = privacy.target_epsilon * settings.share
+    whole = calibrate(target, privacy.delta, 1.0, 1)
+    # Two events are charged, whose composition rounds otherwise than one.
+    step = CALIBRATION / 2
+    while epsilon(_gaussians(settings, whole), privacy.delta) > target:
+        whole, step = whole + step, 2 * step
+    return whole
+
+
+def _gaussians(settings: Statistics, whole: float) -> list[DpEvent]:
+    noise = shared_out(settings, whole)
+    return [DpEvent(each, 1.0, 1) for each in (noise.pairs, noise.sketch) if each]
 
 
 def noise_multiplier(config: RunConfig) -> float:

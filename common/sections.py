@@ -15,6 +15,9 @@ Count = Annotated[int, Field(ge=0)]
 #: Far outside of use, and far from where 32-bit numbers round to nothing or overflow:
 #: noise has to be added to what it hides.
 Scale = Annotated[float, Field(ge=1e-8, le=1e8, allow_inf_nan=False)]
+#: What is released has to be a number still.
+MOST_NOISE = 1e8
+Noise = Annotated[float, Field(ge=0, le=MOST_NOISE)]
 #: A server may not keep a client busy for ever.
 Many = Annotated[int, Field(ge=1, le=100_000)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -115,7 +118,7 @@ class Statistics(Section):
     """Noisy sums of which items are touched together, for the teacher."""
 
     share: Annotated[float, Field(ge=0, le=1)]
-    noise_multiplier: NonNegative
+    noise_multiplier: Noise
     counts_share: Fraction
     sketch_share: Annotated[float, Field(ge=0, lt=1)]
     directions: Annotated[int, Field(ge=1, le=256)]
@@ -123,7 +126,7 @@ class Statistics(Section):
     public_weight: NonNegative
     l2: Positive
     popularity_l2: NonNegative
-    most_items: Annotated[int, Field(ge=2, le=20_000)]
+    most_items: Annotated[int, Field(ge=2, le=8_000)]
 
 
 class StudentShape(Section):
@@ -175,7 +178,7 @@ class Privacy(Section):
 
     mode: Literal["local", "off"]
     target_epsilon: Positive
-    noise_multiplier: NonNegative
+    noise_multiplier: Noise
     delta: Fraction
     max_grad_norm: Scale
     sample_rate: Annotated[float, Field(gt=0, le=1)]
@@ -205,7 +208,7 @@ class ClientMetrics(Section):
     """Noised sums of metrics on private users; off by default, and charged."""
 
     every: Count
-    noise_multiplier: Positive
+    noise_multiplier: Annotated[float, Field(gt=0, le=MOST_NOISE)]
 
 
 class Evaluation(Section):

@@ -42,13 +42,14 @@ class Recipe:
     """How the student is fitted, whatever the loss.
 
     Attributes:
-        learning_rate: Adam's, falling to zero over the epochs.
+        learning_rate: Adam's at width 1, falling to zero over the epochs; divided by
+            the root of the student's width, since all dimensions move a score at once.
         batch_users: histories a step.
         least_shown: of each history a share between this and 1 is shown, each time
             another, so that a few histories make many inputs.
     """
 
-    learning_rate: float = 0.002
+    learning_rate: float = 0.03
     batch_users: int = 256
     least_shown: float = 0.5
 
@@ -189,7 +190,8 @@ def distil(
     recipe = recipe or Recipe()
     rng = np.random.default_rng(PUBLIC_SEED)
     tables = StudentTables.of(start, spec)
-    optimiser = torch.optim.Adam(tables.parameters(), lr=recipe.learning_rate)
+    rate = recipe.learning_rate * spec.dim**-0.5
+    optimiser = torch.optim.Adam(tables.parameters(), lr=rate)
     steps = max(1, epochs * -(-proxies.shape[0] // recipe.batch_users))
     decay = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda n: 1.0 - n / steps)
     for _ in range(epochs):

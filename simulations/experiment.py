@@ -94,7 +94,7 @@ def run_experiment(
     ) as listener:
         try:
             for arm in arms:
-                _run_arm(arm, flat | arm.overrides, noise, out, engine, listener)
+                _run_arm(arm, flat | arm.overrides, out, engine, listener)
         except KeyboardInterrupt:
             status = "interrupted"
     results = collect(
@@ -126,7 +126,6 @@ def prepare(config: RunConfig, folder: Path) -> Split:
 def _run_arm(
     arm: Arm,
     flat: FlatConfig,
-    noise: float,
     out: Path,
     engine: str,
     listener: Listener,
@@ -141,7 +140,8 @@ def _run_arm(
         # Calibrated once, not at each message.
         config=flat
         | {
-            "privacy.noise-multiplier": noise,
+            # An arm without statistics has their share for its rounds.
+            "privacy.noise-multiplier": noise_multiplier(config),
             "statistics.noise-multiplier": total_statistics_noise(config),
         },
         num_clients=config.partition.num_clients,

@@ -66,7 +66,7 @@ def split(public: Dataset, private: Dataset, config: RunConfig) -> Split:
     users = _shuffled_users(private.interactions, rng)
     heldout, users = _take(users, settings.heldout_users, "heldout-users")
     across = config.transfer.method == "across"
-    if public.name == private.name or across:
+    if config.data.public == config.data.private or across:
         public_rows = private.interactions
         public_users, users = _take(users, settings.public_users, "public-users")
     else:
@@ -275,7 +275,9 @@ def write_settings(client: Path, config: RunConfig) -> None:
     """What a real owner would write by hand to take part in this run."""
     privacy = config.privacy
     # With fixed noise, whatever ε it costs is what the simulation wants shown.
-    target = 1e9 if privacy.noise_multiplier else privacy.target_epsilon
+    fixed = [privacy.noise_multiplier, config.statistics.noise_multiplier]
+    fixed = [noise for noise in fixed if noise]
+    target = 1e9 if fixed else privacy.target_epsilon
     settings: dict[str, Any] = {
         "runs": [config.run.name],
         "allow-non-private": privacy.mode == "off",
@@ -289,8 +291,8 @@ def write_settings(client: Path, config: RunConfig) -> None:
             }
         },
     }
-    if 0 < privacy.noise_multiplier < LEAST_NOISE:
-        settings["least-noise-multiplier"] = privacy.noise_multiplier
+    if min(fixed, default=LEAST_NOISE) < LEAST_NOISE:
+        settings["least-noise-multiplier"] = min(fixed)
     if config.run.seed >= 0:
         settings["seed"] = config.run.seed
     (client / SETTINGS).write_text(tomli_w.dumps(settings))

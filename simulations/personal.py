@@ -150,10 +150,11 @@ def summarise_gains(measured: list[Measured], min_users: int) -> PersonalGains:
     error = np.concatenate([each.error for each in measured])[kept]
     held = np.concatenate([each.held for each in measured])[kept]
     judged = ~np.isnan(error)
-    noise = _student_t(held[judged]) * error[judged]
     interval = bootstrap_interval(gain, seed=BOOTSTRAP_SEED)
     edges, counts = histogram(gain, min_users)
-    better, worse = float((gain > 0).mean()), float((gain < 0).mean())
+    # Shares come in steps of so many users, and a judgement needs as many judges.
+    judged &= judged.sum() >= max(min_users, 1)
+    noise = _student_t(held[judged]) * error[judged]
     return PersonalGains(
         users=len(gain),
         clients=len(measured),
@@ -163,12 +164,12 @@ def summarise_gains(measured: list[Measured], min_users: int) -> PersonalGains:
         gain=interval.value,
         low=interval.low,
         high=interval.high,
-        better=better,
-        equal=float((gain == 0).mean()),
-        worse=worse,
+        better=_share(gain > 0, min_users),
+        equal=_share(gain == 0, min_users),
+        worse=_share(gain < 0, min_users),
         judged=int(judged.sum()),
-        surely_better=_share(gain[judged] > noise),
-        surely_worse=_share(gain[judged] < -noise),
+        surely_better=_share(gain[judged] > noise, min_users),
+        surely_worse=_share(gain[judged] < -noise, min_users),
         alpha=float(np.concatenate([each.alpha for each in measured]).mean()),
         quantiles=quantiles(gain, min_users),
         edges=edges,
@@ -214,5 +215,8 @@ def _student_t(held: npt.NDArray[np.int64]) -> Values:
     return np.asarray(t.ppf(0.975, np.maximum(held - 1, 1)), dtype=np.float64)
 
 
-def _share(found: npt.NDArray[np.bool_]) -> float:
-    return float(found.mean()) if len(found) else 0.0
+def _share(found: npt.NDArray[np.bool_], min_users: int) -> float:
+    """The share of users, to the next step of ``min_users`` of them."""
+    step = max(min_users, 1)
+    count = round(int(found.sum()) / step) * step
+    return min(1.0, count / len(found)) if len(found) else 0.0

@@ -86,3 +86,6 @@ def benchmark(
     text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
     write_durably(path, text.encode(), mode=0o644)
     typer.echo(f"Figures: {path}")
+    if hasattr(module, "figure"):
+        write_durably(path.with_suffix(".svg"), module.figure(found), mode=0o644)
+        typer.echo(f"Plot: {path.with_suffix('.svg')}")

@@ -41,7 +41,11 @@ SEED, RESAMPLES, BATCH = 0, 1000, 200
 #: Lengths of histories drawn without any data.
 SHORTEST, LONGEST = 5, 50
 
+#: Sharp enough for the top of a ranking to matter; KL is best at a lower temperature.
+SETTINGS = {"loss": "rank", "temperature": 0.3, "top_k": 50, "augmentation": "none"}
+
 Score = Callable[[sp.csr_matrix], FloatArray]
+Fit = Callable[[StudentSpec], StateDict]
 Values = npt.NDArray[np.float64]
 
 
@@ -52,9 +56,8 @@ class Plan:
     Attributes:
         folder: of the data set.
         l2: of EASE.
-        dims: widths of students; the last is the width at which the student has a
-            tenth of the teacher's numbers, and at which proxies are compared.
-        compared: the width at which losses are compared.
+        dims: widths of students; the last has a tenth of the teacher's numbers.
+        compared: the width at which losses and proxies are compared.
         by_svd: widths at which the SVD is shown as well.
         epochs: passes over the proxies.
     """
@@ -69,7 +72,7 @@ class Plan:
 
 QUICK = (Plan("ml-100k", 300.0, (16, 83), 16, (16, 83), 10),)
 PLANS = (
-    Plan("citeulike-a", 10.0, (64, 128, 256, 848), 128, (64, 128), 30),
+    Plan("citeulike-a", 10.0, (64, 128, 256, 848), 256, (64, 128), 30),
     Plan("ml-1m", 1000.0, (64, 128, 170), 64, (64, 128, 170), 30),
 )
 
@@ -108,23 +111,38 @@ def measure(data: Path, *, quick: bool) -> dict[str, Any]:
 def _measure_set(data: Path, plan: Plan) -> dict[str, Any]:
     case = prepare(data, plan)
     by_teacher = rank(case.teacher.score, case.heldout)
-    n = case.spec.num_items
-    rows: list[dict[str, Any]] = []
-    for name, dim, fit in arms(case):
-        spec = case.shape(dim)
-        start = time.process_time()
-        state = fit(spec)
-        seconds = time.process_time() - start
-        values = rank(StudentTables.of(state, spec).score, case.heldout)
-        numbers = n * (2 * spec.dim + 1)
-        row = {
-            "student": name,
-            "dim": spec.dim,
-            "numbers": numbers,
-            "times_smaller": n * n / numbers,
-            "cpu_seconds": seconds,
-        }
-        rows.append(row | share(values, by_teacher))
+    rows = [
+        measure_student(case, name, dim, fit, by_teacher)
+        for name, dim, fit in arms(case)
+    ]
+    return summary(case, rows, by_teacher)
+
+
+def measure_student(
+    case: Case, name: str, dim: int, fit: Fit, by_teacher: Values
+) -> dict[str, Any]:
+    """One student: its size, its share, and what it took."""
+    spec, n = case.shape(dim), case.spec.num_items
+    start = time.process_time()
+    state = fit(spec)
+    seconds = time.process_time() - start
+    values = rank(StudentTables.of(state, spec).score, case.heldout)
+    numbers = n * (2 * spec.dim + 1)
+    row = {
+        "student": name,
+        "dim": spec.dim,
+        "numbers": numbers,
+        "times_smaller": n * n / numbers,
+        "cpu_seconds": seconds,
+    }
+    return row | share(values, by_teacher)
+
+
+def summary(
+    case: Case, rows: list[dict[str, Any]], by_teacher: Values
+) -> dict[str, Any]:
+    """What was measured on one data set."""
+    plan, n = case.plan, case.spec.num_items
     return {
         "teaching_users": int(case.teaching.shape[0]),
         "heldout_users": int(case.heldout.shown.shape[0]),
@@ -153,10 +171,6 @@ def prepare(data: Path, plan: Plan) -> Case:
     return Case(plan, teacher, teaching, heldout, settings, spec)
 
 
-#: What distilling on the server does best with.
-SETTINGS = {"loss": "rank", "temperature": 0.1, "top_k": 50, "augmentation": "none"}
-
-
 def fit_ease(teaching: sp.csr_matrix, l2: float) -> FloatArray:
     """EASE by whichever of the two Gram matrices is smaller.
 
@@ -177,25 +191,27 @@ def fit_ease(teaching: sp.csr_matrix, l2: float) -> FloatArray:
     return weights
 
 
-def arms(case: Case) -> list[tuple[str, int, Callable[[StudentSpec], StateDict]]]:
+def arms(case: Case) -> list[tuple[str, int, Fit]]:
     """Every student: its name, width, and how it comes to be."""
-    plan, public = case.plan, case.teaching
-    widest = plan.dims[-1]
-    drawn = _drawn(case)
-    found: list[tuple[str, int, Callable[[StudentSpec], StateDict]]] = []
-    found += [("SVD", dim, lambda spec: _svd(case, spec)) for dim in plan.by_svd]
-    for dim in plan.dims:
-        found.append(("projection", dim, _projected(case, public)))
-        found.append(("rank", dim, _distilled(case, public)))
-    for loss in ("kl", "mse"):
-        found.append((loss, plan.compared, _distilled(case, public, loss=loss)))
-    for view in ("crop", "mask"):
-        chosen = _distilled(case, public, augmentation=view)
-        found.append((f"rank, {view}", widest, chosen))
+    plan, public, drawn = case.plan, case.teaching, _drawn(case)
+    dim, widest = plan.compared, plan.dims[-1]
+    found: list[tuple[str, int, Fit]] = []
+    found += [("SVD", width, lambda spec: _svd(case, spec)) for width in plan.by_svd]
+    for width in plan.dims:
+        found.append(("projection", width, _projected(case, public)))
+        found.append(("rank", width, _distilled(case, public)))
+    compared: list[tuple[str, sp.csr_matrix, dict[str, Any]]] = [
+        ("kl", public, {"loss": "kl", "temperature": 0.1}),
+        ("mse", public, {"loss": "mse"}),
+        ("rank, crop", public, {"augmentation": "crop"}),
+        ("rank, mask", public, {"augmentation": "mask"}),
+        ("rank, synthetic", drawn, {}),
+        ("rank, synthetic, crop", drawn, {"augmentation": "crop"}),
+    ]
+    for name, proxies, changes in compared:
+        found.append((name, dim, _distilled(case, proxies, **changes)))
     found.append(("projection, synthetic", widest, _projected(case, drawn)))
     found.append(("rank, synthetic", widest, _distilled(case, drawn)))
-    chosen = _distilled(case, drawn, augmentation="crop")
-    found.append(("rank, synthetic, crop", widest, chosen))
     return found
 
 
@@ -218,15 +234,11 @@ def _svd(case: Case, spec: StudentSpec) -> StateDict:
     return from_svd(case.teacher, nothing, known, spec, config.transfer)
 
 
-def _projected(
-    case: Case, proxies: sp.csr_matrix
-) -> Callable[[StudentSpec], StateDict]:
+def _projected(case: Case, proxies: sp.csr_matrix) -> Fit:
     return lambda spec: project(case.teacher, spec, proxies)
 
 
-def _distilled(
-    case: Case, proxies: sp.csr_matrix, **changes: str
-) -> Callable[[StudentSpec], StateDict]:
+def _distilled(case: Case, proxies: sp.csr_matrix, **changes: str) -> Fit:
     settings = case.settings.model_copy(update=changes)
 
     def fit(spec: StudentSpec) -> StateDict:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from rich.table import Table
 from common.config import FlatConfig, defaults, parse, read_overrides
 from simulations.collecting import PRIMARY
 from simulations.experiment import run_experiment
+from simulations.plots import BLUE, GREEN, INK, ORANGE
 from simulations.results import Results
 
 TITLE = "utility under user-level differential privacy, across domains"
@@ -144,3 +146,33 @@ def tables(found: dict[str, Any]) -> list[Table]:
         shown = "–" if epsilon is None or math.isinf(epsilon) else f"{epsilon:.3f}"
         table.add_row(row["case"], *cells, shown, f"{row['seconds']:.0f}")
     return [table]
+
+
+def figure(found: dict[str, Any]) -> bytes:
+    """NDCG@100 against ε as SVG, with the public and the noise-free ends."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    values = found["cross_domain"]
+    points = sorted((float(t), value) for t, value in values["union"].items())
+    # Text stays text, and the same figures give the same bytes.
+    style: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "utility"}
+    file = BytesIO()
+    with matplotlib.rc_context(style):
+        canvas = Figure(figsize=(6, 3.4), layout="constrained")
+        axes = canvas.subplots()
+        axes.plot(*zip(*points, strict=True), "o-", color=BLUE, label="one clip")
+        axes.plot(8, values["local10"]["8"], "s", color=ORANGE, label="ten clients")
+        for target, value in found["sgd"].items():
+            axes.plot(float(target), value, "x", color=INK, label="DP-SGD alone")
+        for name, label in (("nonprivate", "no noise"), ("teacher", "public teacher")):
+            axes.axhline(values[name], color=GREEN, linestyle=":")
+            axes.annotate(label, (1, values[name]), va="bottom", fontsize=8)
+        axes.set_xscale("log")
+        axes.set_xticks([1, 3, 8], ["1", "3", "8"])
+        axes.minorticks_off()
+        axes.set_xlabel("ε a user, δ = 1e-5")
+        axes.set_ylabel("NDCG@100")
+        axes.legend(frameon=False)
+        canvas.savefig(file, format="svg", metadata={"Date": None})
+    return file.getvalue()

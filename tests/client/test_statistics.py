@@ -132,7 +132,8 @@ def test_a_sketch_does_not_depend_on_how_rows_are_cut(monkeypatch) -> None:
     directions = np.random.default_rng(1).normal(size=(NUM_ITEMS, 4))
     directions = directions.astype(np.float32)
     whole = exact_sketch(matrix, directions)
-    monkeypatch.setattr("client.statistics.ENTRIES", 7)
+    monkeypatch.setattr("client.statistics.NUMBERS", 28)
+    monkeypatch.setattr("client.statistics.USERS", 7)
     np.testing.assert_allclose(exact_sketch(matrix, directions), whole, rtol=1e-5)
 
 
@@ -246,3 +247,23 @@ def test_an_array_beside_the_sums_does_not_leave(tmp_path, monkeypatch) -> None:
     reply = app(asking(wire.STATISTICS, ALL), context_of(folder, **SHARE))
     assert reply.has_error()
     assert reply.error.reason in (FAILED, MISFIT)
+
+
+@pytest.mark.parametrize("noise", [0.001, 0.05])
+def test_sums_that_cost_far_too_much_are_refused_before_anything_is_calibrated(
+    tmp_path, monkeypatch, noise
+) -> None:
+    """Their loss distribution alone would take gigabytes."""
+
+    def never(*arguments):
+        raise AssertionError("calibrated")
+
+    monkeypatch.setattr("common.plan.calibrate", never)
+    folder = write_folder(tmp_path / "0000", rows(8))
+    dear = SHARE | {
+        "statistics.noise-multiplier": noise,
+        "privacy.noise-multiplier": 0.0,
+    }
+    reply = app(asking(wire.STATISTICS, ALL), context_of(folder, **dear))
+    assert reply.error.reason == REFUSED
+    assert spent(folder) == []

@@ -140,3 +140,15 @@ def test_mode_off_takes_the_statistic_without_noise():
 def test_a_run_that_learns_nothing_is_refused(rounds, share, text):
     with pytest.raises(ConfigError, match=text):
         config(rounds, share=share)
+
+
+@pytest.mark.parametrize("target", [0.25, 0.75])
+def test_statistics_never_cost_more_than_their_target(target):
+    """A client whose budget is the target would refuse a digit more."""
+    asked = config(0, share=1.0, target_epsilon=target)
+    assert epsilon(planned_events(asked, 0.0), DELTA) <= target
+
+
+def test_what_events_cost_does_not_depend_on_their_order():
+    events = [DpEvent(1.5, 1.0, 1), DpEvent(2.0, 0.5, 3), DpEvent(1.2, 1.0, 1)]
+    assert epsilon(events, DELTA) == epsilon(events[::-1], DELTA)
