@@ -4,7 +4,8 @@ An EASE teacher trained on everyone but the held-out users (NOT PRIVATE: this is
 size, not about learning), and students of several widths: by SVD, by projection, and
 distilled from there with each loss, on the histories of teaching users, and on ones
 drawn from the teacher alone. The teacher's l2 was chosen among four for the *teacher's*
-NDCG@10, which only makes it harder to keep up with; nothing else by held-out users.
+NDCG@10, which only makes it harder to keep up with; loss, temperature and rate were
+chosen on held-out users of another split of the same data.
 """
 
 from __future__ import annotations
