@@ -100,7 +100,10 @@ def translate(
     """Rows of another catalogue under ours, by exact title; the rest is counted."""
     ours = catalogue.table.select("title", pl.col("item").alias("ours"))
     names = public.catalogue.table.select("item", "title").join(
-        ours.unique("title", keep="first", maintain_order=True), on="title"
+        ours.filter(pl.col("title") != "").unique(
+            "title", keep="first", maintain_order=True
+        ),
+        on="title",
     )
     joined = public.interactions.join(
         names.select("item", "ours"), on="item", how="left", maintain_order="left"

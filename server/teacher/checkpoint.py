@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -31,7 +32,12 @@ def _ease(tensors: Tensors, metadata: dict[str, str]) -> Ease:
     weights = tensors["weights"]
     if weights.ndim != 2 or weights.shape[0] != weights.shape[1]:
         raise ValueError
-    return Ease(weights.numpy())
+    if "touched" not in tensors:
+        return Ease(weights.numpy())
+    items = np.flatnonzero(tensors["touched"].numpy()).astype(np.int64)
+    if len(items) != len(weights):
+        raise ValueError
+    return Ease(weights.numpy(), items, len(tensors["touched"]))
 
 
 def _transformer(tensors: Tensors, metadata: dict[str, str]) -> SequentialTeacher:

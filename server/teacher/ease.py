@@ -30,16 +30,25 @@ class Ease:
     """Item-item weights; the scores of a history are the sum of its items' rows.
 
     Attributes:
-        weights: float32 ``[n, n]``, zero diagonal; row: item seen, column: scored.
+        weights: float32 ``[t, t]``, zero diagonal; row: item seen, column: scored.
+        items: which of the catalogue's items these are, int64 ``[t]``; the others,
+            which no public user touched, neither speak nor score. None: all.
+        num_items: of the catalogue; 0: as many as weights.
     """
 
     weights: Matrix
+    items: npt.NDArray[np.int64] | None = None
+    num_items: int = 0
     additive: ClassVar[bool] = True
 
     def score(self, history: sp.csr_matrix) -> Matrix:
         """``(history > 0) @ weights``, float32 ``[B, n]``."""
         seen = (history > 0).astype(np.float32)
-        return np.asarray(seen @ self.weights, dtype=np.float32)
+        if self.items is None:
+            return np.asarray(seen @ self.weights, dtype=np.float32)
+        scores = np.zeros(history.shape, dtype=np.float32)
+        scores[:, self.items] = seen[:, self.items] @ self.weights
+        return scores
 
     def tables(self, rank: int | None = None) -> tuple[Matrix, Matrix]:
         """Factors whose product is the best approximation of ``weights``.
@@ -57,13 +66,25 @@ class Ease:
         heaviest = np.argsort(-values)
         root = np.sqrt(values[heaviest])
         return (
-            (left[:, heaviest] * root).astype(np.float32),
-            (right[heaviest].T * root).astype(np.float32),
+            self._embedded((left[:, heaviest] * root).astype(np.float32)),
+            self._embedded((right[heaviest].T * root).astype(np.float32)),
         )
 
+    def _embedded(self, table: Matrix) -> Matrix:
+        """Rows of the touched items in a table of the whole catalogue."""
+        if self.items is None:
+            return table
+        whole = np.zeros((self.num_items, table.shape[1]), dtype=np.float32)
+        whole[self.items] = table
+        return whole
+
     def tensors(self) -> dict[str, Matrix]:
-        """The weights, under the name ``weights``."""
-        return {"weights": self.weights}
+        """The weights; and where they are of some items alone, of which."""
+        if self.items is None:
+            return {"weights": self.weights}
+        touched = np.zeros(self.num_items, dtype=np.float32)
+        touched[self.items] = 1.0
+        return {"weights": self.weights, "touched": touched}
 
 
 def fit(teaching: sp.csr_matrix, features: Features | None, config: RunConfig) -> Ease:
@@ -76,8 +97,14 @@ def fit(teaching: sp.csr_matrix, features: Features | None, config: RunConfig) -
     """
     del features
     seen = (teaching > 0).astype(np.float64)
+    items = np.flatnonzero(seen.getnnz(axis=0)).astype(np.int64)
+    # An untouched item's weights are zero: a large catalogue costs what is touched.
+    seen = seen[:, items]
     gram = np.asarray((seen.T @ seen).todense(), dtype=np.float64)
-    return Ease(fit_gram(gram, config.teacher.l2))
+    weights = fit_gram(gram, config.teacher.l2)
+    if len(items) == teaching.shape[1]:
+        return Ease(weights)
+    return Ease(weights, items, teaching.shape[1])
 
 
 def fit_gram(gram: npt.NDArray[np.float64], l2: float) -> Matrix:

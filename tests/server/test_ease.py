@@ -43,10 +43,18 @@ def test_each_column_is_ridge_least_squares_without_the_item_itself(l2: float) -
 def test_an_item_nobody_touched_neither_gives_nor_takes() -> None:
     rows = ROWS.copy()
     rows[:, 2] = 0.0
-    weights = weights_of(rows, 1.0)
-    assert not weights[2].any()
-    assert not weights[:, 2].any()
-    assert np.isfinite(weights).all()
+    teacher = fit(sp.csr_matrix(rows), None, config(1.0))
+    alone = np.eye(rows.shape[1], dtype=np.float32)
+    scores = teacher.score(sp.csr_matrix(alone))
+    assert not scores[2].any()
+    assert not scores[:, 2].any()
+    assert np.isfinite(scores).all()
+    # It costs nothing either, and a checkpoint keeps it so.
+    assert len(teacher.weights) == rows.shape[1] - 1
+    inputs, outputs = teacher.tables()
+    assert inputs.shape[0] == outputs.shape[0] == rows.shape[1]
+    assert not inputs[2].any()
+    assert teacher.tensors()["touched"].tolist()[2] == 0.0
 
 
 def test_positions_in_time_count_as_ones() -> None:
