@@ -56,3 +56,12 @@ def similar(student: Student, item: int, k: int) -> TopK:
     scores = (unit @ unit[item]).numpy()[None, :]
     itself = sp.csr_matrix(([1.0], ([0], [item])), shape=scores.shape)
     return top_k(scores, itself, min(k, student.spec.num_items - 1))
+
+
+def constant_scores(scores: FloatArray) -> Scorer:
+    """Everyone gets the same scores, float32 ``[num_items]``: popularity, say."""
+
+    def score(start: int, stop: int) -> FloatArray:
+        return np.broadcast_to(scores, (stop - start, len(scores)))
+
+    return score

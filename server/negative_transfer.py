@@ -16,12 +16,10 @@ import torch
 
 from common.errors import DataFormatError
 from common.intervals import Estimate, bootstrap_interval
-from common.metrics import Scorer, evaluate_ranking
-from common.recommend import score_histories
+from common.recommend import constant_scores, score_histories
 from common.student import StateDict, StudentSpec, build, random_state
+from server.safeguard import rank_public
 
-METRIC = "ndcg@100"
-BATCH = 256
 #: Fewer users tell nothing.
 LEAST_USERS = 2
 
@@ -78,10 +76,12 @@ def check_transfer(
     chance = random_state(spec, torch.Generator().manual_seed(0))
     scorers = {
         "transferred": score_histories(build(spec, state).eval(), shown),
-        "popularity": _constant(popularity),
+        "popularity": constant_scores(popularity),
         "random": score_histories(build(spec, chance).eval(), shown),
     }
-    values = {name: _rank(scorer, shown, held) for name, scorer in scorers.items()}
+    values = {
+        name: rank_public(scorer, shown, held) for name, scorer in scorers.items()
+    }
     gains = {
         name: bootstrap_interval(values["transferred"] - values[name], seed=seed)
         for name in ("popularity", "random")
@@ -120,17 +120,3 @@ def say(gains: dict[str, Estimate], *, negative: bool, num_users: int) -> str:
         f"{word}: the transferred start's NDCG@100 is {' and '.join(parts)} "
         f"({num_users} public validation users, 95 %)."
     )
-
-
-def _constant(scores: npt.NDArray[np.float32]) -> Scorer:
-    def score(start: int, stop: int) -> npt.NDArray[np.float32]:
-        return np.broadcast_to(scores, (stop - start, len(scores)))
-
-    return score
-
-
-def _rank(
-    scorer: Scorer, shown: sp.csr_matrix, held: sp.csr_matrix
-) -> npt.NDArray[np.float64]:
-    found = evaluate_ranking(scorer, shown, held, batch_size=BATCH, metrics=[METRIC])
-    return np.asarray(found[METRIC], dtype=np.float64)

@@ -22,11 +22,10 @@ from common.config import RunConfig
 from common.errors import ConfigError
 from common.interactions import FloatArray
 from common.losses import kl
-from common.metrics import evaluate_ranking
 from common.student import StateDict, StudentSpec
 from server.distillation import StudentTables, batches
 from server.proxy import PUBLIC_SEED, lengths_like, synthetic_histories
-from server.safeguard import BATCH, METRIC
+from server.safeguard import BATCH, rank_public
 from server.settings import PublicData
 from server.teacher import Teacher
 from server.teacher.ease import Ease
@@ -95,14 +94,10 @@ def validate_teacher(
     """NDCG@100 of a teacher on public users; NaN without any."""
     if shown.shape[0] == 0:
         return float("nan")
-    values = evaluate_ranking(
-        lambda start, stop: teacher.score(shown[start:stop]),
-        shown,
-        held,
-        batch_size=BATCH,
-        metrics=[METRIC],
+    values = rank_public(
+        lambda start, stop: teacher.score(shown[start:stop]), shown, held
     )
-    return float(np.nanmean(values[METRIC]))
+    return float(np.nanmean(values))
 
 
 def draw_from(student: StudentTables, like: sp.csr_matrix) -> sp.csr_matrix:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import scipy.sparse as sp
 
-from common.metrics import evaluate_ranking
+from common.metrics import Scorer, evaluate_ranking
 from common.recommend import score_histories
 from common.student import StateDict, StudentSpec, build, interpolate
 
@@ -41,8 +42,15 @@ def validate(
     if shown.shape[0] == 0:
         return float("nan")
     score = score_histories(build(spec, state).eval(), shown)
+    return float(np.nanmean(rank_public(score, shown, held)))
+
+
+def rank_public(
+    score: Scorer, shown: sp.csr_matrix, held: sp.csr_matrix
+) -> npt.NDArray[np.float64]:
+    """NDCG@100 of any scorer for each public user, NaN where nothing is held."""
     values = evaluate_ranking(score, shown, held, batch_size=BATCH, metrics=[METRIC])
-    return float(np.nanmean(values[METRIC]))
+    return np.asarray(values[METRIC], dtype=np.float64)
 
 
 def choose_weight(

@@ -28,7 +28,7 @@ from common.metrics import (
     Scorer,
     evaluate_ranking,
 )
-from common.recommend import score_histories
+from common.recommend import constant_scores, score_histories
 from common.sections import Evaluation
 from common.student import load_student
 from server.teacher.checkpoint import load_teacher
@@ -117,20 +117,15 @@ def count_popularity(
 
 def public_popularity(federation: Path, catalogue: Catalogue) -> Scorer:
     """Everyone gets what public users touched most."""
-    return _constant(count_popularity([federation / SERVER / INTERACTIONS], catalogue))
+    return constant_scores(
+        count_popularity([federation / SERVER / INTERACTIONS], catalogue)
+    )
 
 
 def private_popularity(federation: Path, catalogue: Catalogue) -> Scorer:
     """Everyone gets what private users touched most: NOT PRIVATE."""
     paths = sorted((federation / CLIENTS).glob(f"*/{INTERACTIONS}"))
-    return _constant(count_popularity(paths, catalogue))
-
-
-def _constant(scores: npt.NDArray[np.float32]) -> Scorer:
-    def score(start: int, stop: int) -> npt.NDArray[np.float32]:
-        return np.broadcast_to(scores, (stop - start, len(scores)))
-
-    return score
+    return constant_scores(count_popularity(paths, catalogue))
 
 
 def teacher_scorer(path: Path, ordered: sp.csr_matrix) -> Scorer:

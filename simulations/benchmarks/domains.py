@@ -25,7 +25,7 @@ from common.fusion import weigh
 from common.interactions import encode_held, encode_table
 from common.intervals import bootstrap_interval
 from common.metrics import Scorer, evaluate_ranking
-from common.recommend import score_histories
+from common.recommend import constant_scores, score_histories
 from common.sections import Features, Transfer
 from common.student import StateDict, StudentSpec, build, random_state
 from server.content import ContentTeacher, content_factor
@@ -166,8 +166,8 @@ def compare(
         "random": lambda shown: score_histories(
             build(spec, random_state(spec, _generator())).eval(), shown
         ),
-        "public popularity": lambda shown: _constant(public),
-        "own popularity": lambda shown: _constant(count(dealt.rows)),
+        "public popularity": lambda shown: constant_scores(public),
+        "own popularity": lambda shown: constant_scores(count(dealt.rows)),
         "content": lambda shown: _linear(
             Tables(*ContentTeacher(content_factor(content)).tables()), shown
         ),
@@ -320,13 +320,6 @@ def _linear(taught: Tables, shown: sp.csr_matrix) -> Scorer:
         return np.asarray(
             (shown[start:stop] @ taught.inputs) @ taught.outputs.T, dtype=np.float32
         )
-
-    return score
-
-
-def _constant(scores: Matrix) -> Scorer:
-    def score(start: int, stop: int) -> Matrix:
-        return np.broadcast_to(scores, (stop - start, len(scores)))
 
     return score
 
