@@ -172,6 +172,8 @@ def distil(
     settings: Distillation,
     epochs: int,
     recipe: Recipe | None = None,
+    *,
+    device: str = "cpu",
 ) -> StateDict:
     """Fit the student to the teacher by gradient descent over proxy histories.
 
@@ -183,13 +185,14 @@ def distil(
         settings: loss, temperature, top K and augmentation.
         epochs: passes over the proxies; 0 returns the start.
         recipe: how to descend; None for the default.
+        device: where to fit; the teacher answers on the CPU.
 
     Returns:
         A new state; the same for the same arguments on one machine.
     """
     recipe = recipe or Recipe()
     rng = np.random.default_rng(PUBLIC_SEED)
-    tables = StudentTables.of(start, spec)
+    tables = StudentTables.of(start, spec, device)
     rate = recipe.learning_rate * spec.dim**-0.5
     optimiser = torch.optim.Adam(tables.parameters(), lr=rate)
     steps = max(1, epochs * -(-proxies.shape[0] // recipe.batch_users))
@@ -199,8 +202,9 @@ def distil(
         for rows in batches(order, recipe.batch_users):
             view = AUGMENTATIONS[settings.augmentation](proxies[rows], rng)
             history = thin(view, recipe.least_shown, rng)
-            target = torch.from_numpy(teacher_logits(teacher, history, spec))
-            seen = torch.from_numpy(history.toarray()) > 0
+            logits = teacher_logits(teacher, history, spec)
+            target = torch.from_numpy(logits).to(device)
+            seen = torch.from_numpy(history.toarray()).to(device) > 0
             loss = FULL_LOSSES[settings.loss]
             optimiser.zero_grad()
             mean = loss(target, tables.logits(history), seen, settings).mean()
@@ -243,14 +247,16 @@ class StudentTables:
     additive: ClassVar[bool] = True
 
     @classmethod
-    def of(cls, state: StateDict, spec: StudentSpec) -> StudentTables:
+    def of(
+        cls, state: StateDict, spec: StudentSpec, device: str = "cpu"
+    ) -> StudentTables:
         """A copy of a student's state, ready to be fitted."""
         encoder = state["encoder.weight"].T
         tensors = (encoder, state["decoder.weight"], state["decoder.bias"])
         return cls(
             spec,
             *(
-                t.detach().clone(memory_format=torch.contiguous_format).requires_grad_()
+                t.detach().to(device, copy=True).contiguous().requires_grad_()
                 for t in tensors
             ),
         )
@@ -262,25 +268,26 @@ class StudentTables:
     def logits(self, history: sp.csr_matrix) -> Tensor:
         """As ``Student.forward`` of the multi-hot history, float32 ``[B, n]``."""
         scaled = _scaled(history, self.spec)
+        device = self.encoder.device
         user = F.embedding_bag(
-            torch.from_numpy(scaled.indices.astype(np.int64)),
+            torch.from_numpy(scaled.indices.astype(np.int64)).to(device),
             self.encoder,
-            torch.from_numpy(scaled.indptr[:-1].astype(np.int64)),
+            torch.from_numpy(scaled.indptr[:-1].astype(np.int64)).to(device),
             mode="sum",
-            per_sample_weights=torch.from_numpy(scaled.data),
+            per_sample_weights=torch.from_numpy(scaled.data).to(device),
         )
         return F.linear(user * self.spec.logit_scale, self.decoder, self.bias)
 
     def score(self, history: sp.csr_matrix) -> FloatArray:
         """The logits, float32 ``[B, n]``."""
         with torch.no_grad():
-            scores: FloatArray = self.logits(history).numpy()
+            scores: FloatArray = self.logits(history).cpu().numpy()
         return scores
 
     def state(self) -> StateDict:
         """A copy under the student's own names."""
         return {
-            "encoder.weight": self.encoder.detach().T.contiguous(),
-            "decoder.weight": self.decoder.detach().clone(),
-            "decoder.bias": self.bias.detach().clone(),
+            "encoder.weight": self.encoder.detach().T.contiguous().cpu(),
+            "decoder.weight": self.decoder.detach().to("cpu", copy=True),
+            "decoder.bias": self.bias.detach().to("cpu", copy=True),
         }

@@ -118,6 +118,7 @@ class School:
             proxy_set(teacher, self.public.ordered, self.config.distillation),
             self.config.distillation,
             epochs,
+            device=self.config.run.device,
         )
 
     def labels(self, teacher: Teacher) -> SoftLabels | None:

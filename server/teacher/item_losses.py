@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-#: Positions whose logits are held at once: these fit a core's cache.
-CHUNK = 128
+#: Positions whose logits are held at once: on a CPU they fit a core's cache; elsewhere
+#: large pieces keep the device busy.
+CHUNK, CHUNK_ELSEWHERE = 128, 8192
 
 
 class _SoftmaxCrossEntropy(torch.autograd.Function):
@@ -29,8 +30,9 @@ class _SoftmaxCrossEntropy(torch.autograd.Function):
         hidden, items = hidden.detach(), items.detach()
         d_hidden, d_items = torch.empty_like(hidden), torch.zeros_like(items)
         total = hidden.new_zeros((), dtype=torch.float64)
-        for start in range(0, len(hidden), CHUNK):
-            piece = slice(start, start + CHUNK)
+        chunk = CHUNK if hidden.device.type == "cpu" else CHUNK_ELSEWHERE
+        for start in range(0, len(hidden), chunk):
+            piece = slice(start, start + chunk)
             logits = hidden[piece] @ items.T
             wanted = target[piece, None]
             of_target = logits.gather(1, wanted)

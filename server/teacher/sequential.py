@@ -59,6 +59,9 @@ class ItemTable(nn.Module):
     alone: nothing would have taught its id.
     """
 
+    has_content: Tensor
+    known: Tensor
+
     def __init__(self, taught: Tensor, features: Features | None, dim: int) -> None:
         """See the class.
 
@@ -71,12 +74,16 @@ class ItemTable(nn.Module):
         self.ids = nn.Embedding(len(taught), dim)
         nn.init.normal_(self.ids.weight, std=dim**-0.5)
         # Features and flags are given, not learned: no part of the state.
-        self.content = _content(features)
+        content = _content(features)
+        for i, values in enumerate(content):
+            self.register_buffer(f"content_{i}", values, persistent=False)
         flags = features.known.values() if features else ()
         known = [torch.from_numpy(flag) for flag in flags]
-        self.has_content = torch.stack([torch.zeros_like(taught), *known]).any(dim=0)
-        self.known = torch.stack([taught | ~self.has_content, *known], dim=1)
-        widths = [values.shape[1] for values in self.content]
+        has_content = torch.stack([torch.zeros_like(taught), *known]).any(dim=0)
+        self.register_buffer("has_content", has_content, persistent=False)
+        usable = torch.stack([taught | ~has_content, *known], dim=1)
+        self.register_buffer("known", usable, persistent=False)
+        widths = [values.shape[1] for values in content]
         self.fusion = GatedFusion([dim, *widths], dim) if widths else None
 
     def forward(self) -> Tensor:
@@ -85,9 +92,10 @@ class ItemTable(nn.Module):
             return self.ids.weight
         known = self.known.clone()
         if self.training:
-            hidden = torch.rand(len(known)) < HIDDEN_IDS
+            hidden = torch.rand(len(known), device=known.device) < HIDDEN_IDS
             known[:, 0] &= ~(hidden & self.has_content)
-        fused: Tensor = self.fusion([self.ids.weight, *self.content], known)
+        content = [self.get_buffer(f"content_{i}") for i in range(known.shape[1] - 1)]
+        fused: Tensor = self.fusion([self.ids.weight, *content], known)
         return fused
 
 

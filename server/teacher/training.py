@@ -67,8 +67,8 @@ class Network(nn.Module):
         """The model as it stands, with tensors of its own."""
         self.eval()
         with torch.no_grad():
-            items = self.table()
-        state = {f"encoder.{k}": t for k, t in self.encoder.state_dict().items()}
+            items = self.table().cpu()
+        state = {f"encoder.{k}": t.cpu() for k, t in self.encoder.state_dict().items()}
         return from_tensors({"items": items} | state, self.encoder.shape.heads)
 
 
@@ -80,6 +80,7 @@ def train(
     *,
     num_items: int,
     seed: int,
+    device: str = "cpu",
     progress: Path | None = None,
     watch: Watcher | None = None,
 ) -> SequentialTeacher:
@@ -92,6 +93,7 @@ def train(
         settings: shape and training.
         num_items: items of the catalogue.
         seed: of everything random; it protects nothing.
+        device: where to train; the teacher itself is used on the CPU.
         progress: a file that keeps how far training is, and from which it goes on.
         watch: see :data:`Watcher`.
 
@@ -100,7 +102,7 @@ def train(
         DataFormatError: if ``progress`` is damaged or of another training.
     """
     torch.manual_seed(seed)
-    network = _network(histories, features, settings, num_items)
+    network = _network(histories, features, settings, num_items).to(device)
     optimiser = torch.optim.Adam(network.parameters(), betas=(0.9, 0.98))
     state = Progress(_fingerprint(histories, settings, seed), 0, -math.inf, {})
     if progress is not None and progress.is_file():
@@ -212,15 +214,18 @@ def _loss(
     """The batch's loss, summed over the positions that have a target."""
     n = network.encoder.shape.num_items
     hidden = draw.random(batch.shown.shape) < UNKNOWN_SHARE
-    shown = torch.from_numpy(np.where(hidden, n, batch.shown))
-    row, column = (torch.from_numpy(i) for i in np.nonzero(batch.target != NOTHING))
-    target = torch.from_numpy(batch.target)[row, column]
     items = network.table()
+    device = items.device
+    shown = torch.from_numpy(np.where(hidden, n, batch.shown)).to(device)
+    wanted = torch.from_numpy(batch.target).to(device)
+    row, column = (wanted != NOTHING).nonzero(as_tuple=True)
+    target = wanted[row, column]
     vectors = network.encoder(shown, items)[row, column]
     if settings.negatives == 0:
         return softmax_loss(vectors, items, target)
     seen = [histories[user] for user in batch.user]
-    unseen = torch.from_numpy(draw_unseen(seen, settings.negatives, n, draw))
+    drawn = draw_unseen(seen, settings.negatives, n, draw)
+    unseen = torch.from_numpy(drawn).to(device)
     return calibrated_loss(
         (vectors * items[target]).sum(dim=1),
         torch.einsum("pd,pkd->pk", vectors, items[unseen][row]),

@@ -50,6 +50,7 @@ def fit(
         config.transformer,
         num_items=teaching.shape[1],
         seed=seed,
+        device=config.run.device,
         progress=progress,
     )
 

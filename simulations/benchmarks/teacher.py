@@ -37,7 +37,12 @@ METRICS = ("ndcg@10", "hr@10")
 TARGETS = {"SASRec, 3,000 negatives": (0.1857, 0.3159), "gSASRec": (0.1726, 0.3003)}
 SEED, BATCH = 1, 256
 EASE_L2 = (100.0, 300.0, 1000.0)
-FULL = {"transformer.batch-users": 64, "transformer.learning-rate": 0.0015}
+FULL = {
+    "transformer.batch-users": 64,
+    "transformer.learning-rate": 0.0015,
+    "transformer.dim": 128,
+    "transformer.epochs": 100,
+}
 QUICK = FULL | {
     "transformer.dim": 32,
     "transformer.length": 50,
@@ -173,6 +178,7 @@ def _transformer(split: Split, config: RunConfig, kept: Path | None) -> Candidat
             *(split.histories, split.validation, None, config.transformer),
             num_items=split.num_items,
             seed=SEED,
+            device=config.run.device,
             progress=kept and kept.with_suffix(".progress.safetensors"),
         )
     if kept is not None and not read:
