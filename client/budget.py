@@ -16,9 +16,13 @@ from client.settings import ANY, Budget, ClientSettings
 from common.accounting import LEAST_NOISE, epsilon, epsilon_bound, epsilon_rdp
 from common.errors import BudgetExhausted, NoConsent
 from common.events import DpEvent, Unit, merged
-from common.wire import EVALUATE
+from common.wire import EVALUATE, SKETCH, STATISTICS
 
 HOPELESS = 4
+
+#: Sums that a run may ask for once. A plan merges equal events: where both cost the
+#: same, it would have room for one of them twice.
+ONCE = (STATISTICS, SKETCH)
 
 
 def check_consent(settings: ClientSettings, name: str, server: str) -> None:
@@ -112,6 +116,8 @@ def _events(charges: Sequence[Charge], unit: Unit) -> tuple[DpEvent, ...]:
 
 def _check_plan(charge: Charge, earlier: Sequence[Charge]) -> None:
     """Every charge of a run keeps to what the run declared at its first."""
+    if charge.purpose in ONCE and any(e.purpose == charge.purpose for e in earlier):
+        raise BudgetExhausted("The run asked for this sum before.")
     declared = earlier[0].plan if earlier else charge.plan
     done = merged([*(each.event for each in earlier), charge.event])
     allowed = {replace(event, steps=0): event.steps for event in merged(declared)}

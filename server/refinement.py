@@ -8,21 +8,26 @@ with far fewer numbers, sharpen them; public users' own pairs stand beside them.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
-from scipy.sparse.linalg import svds
+from scipy.sparse.linalg import ArpackError, svds
 
 from common.config import RunConfig
+from common.errors import ProtocolError
 from common.plan import statistics_noise
 from common.sections import Statistics
 from common.statistics import Chosen, FloatArray
 from server.settings import PublicData
 from server.taste import Evidence, Float, find_tastes, leading
 from server.teacher.factors import Factors, fit_factors
+
+AnyFloat = TypeVar("AnyFloat", Float, FloatArray)
 
 #: Rounds of coordinate ascent after the first question, and after the second.
 FIRST, SECOND = 10, 8
@@ -41,6 +46,10 @@ LEAST_COUNT = 2.0
 
 #: Without noise the factorisation is told of a little, to know what a taste is.
 LEAST_NOISE = 0.05
+
+
+class RefinementFailed(ProtocolError):
+    """What clients answered makes no teacher: nothing that can be computed with."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,10 @@ def refine(
         public: rows that teach beside them.
         features: what is known of the items, ``[n, F]``.
         config: ``statistics`` and, for the noise, ``privacy``.
+
+    Raises:
+        RefinementFailed: if the answers make no teacher; the one before stays.
+        ProtocolError: if no client answered.
     """
     settings = config.statistics
     chosen = choose_items(public, settings.most_items)
@@ -91,17 +104,24 @@ def refine(
     first = read_pairs(
         census.pairs(chosen), noise.pairs, settings, _known(features, public)[chosen]
     )
-    tastes = find_tastes(first, leading(first.pairs, rank), FIRST)
+    with _solving():
+        tastes = _finite(find_tastes(first, leading(first.pairs, rank), FIRST))
     if settings.sketch_share:
-        directions = main_directions(tastes, settings.directions)
+        with _solving():
+            directions = main_directions(tastes, settings.directions)
         answer = census.sketch(chosen, directions)
         second = replace(
             first,
             sketch=answer.arrays[0],
             sketch_noise=_deviation(noise.sketch, answer.num_clients),
         )
-        tastes = find_tastes(second, tastes, SECOND)
-    return teacher_of(tastes, first.popularity, chosen, public, settings)
+        with _solving():
+            tastes = _finite(find_tastes(second, tastes, SECOND))
+    with _solving():
+        teacher = teacher_of(tastes, first.popularity, chosen, public, settings)
+        for table in (teacher.inputs, teacher.outputs):
+            _finite(table)
+    return teacher
 
 
 def choose_items(public: PublicData, most: int) -> Chosen:
@@ -174,6 +194,26 @@ def _known(features: npt.NDArray[np.float32], public: PublicData) -> Float:
     """Features, whether the public knows an item, and a one for all."""
     ones = np.ones((len(features), 1))
     return np.hstack([ones, features.astype(np.float64), public.known[:, None]])
+
+
+@contextmanager
+def _solving() -> Iterator[None]:
+    """Whatever arithmetic makes of the answers, a run goes on."""
+    try:
+        with np.errstate(all="ignore"):
+            yield
+    # Beside its own kind numpy, and scipy, raise ValueError for what is not finite.
+    except (np.linalg.LinAlgError, ArpackError, ValueError):
+        raise RefinementFailed(
+            "The clients' statistics made no teacher: they are out of any proportion. "
+            "The public teacher stays."
+        ) from None
+
+
+def _finite(found: AnyFloat) -> AnyFloat:
+    if not np.isfinite(found).all():
+        raise ValueError("Expected finite numbers.")
+    return found
 
 
 def _deviation(noise: float, num_clients: int) -> float:

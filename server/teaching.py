@@ -6,17 +6,19 @@ starts from its tables; its scores on a public proxy set become soft labels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
 
 from common.catalogue import Catalogue
 from common.config import RunConfig
 from common.errors import ConfigError
 from common.features import Features
 from common.fusion import FUSIONS
+from common.sections import Distillation
 from common.soft_labels import SoftLabels
 from common.student import StateDict, StudentSpec, spec_of
 from server.distillation import distil
@@ -31,18 +33,42 @@ from server.teacher.checkpoint import load_teacher
 from server.transfer import TRANSFERS, start_across
 
 
+class Proxies:
+    """The proxy set, made when it is first wanted, and kept.
+
+    The only state is the set itself. Histories drawn from a teacher are that
+    teacher's; without any the set is the same for all of them.
+    """
+
+    def __init__(self) -> None:
+        self._teacher: Teacher | None = None
+        self._found: sp.csr_matrix | None = None
+
+    def of(
+        self, teacher: Teacher, public: sp.csr_matrix, settings: Distillation
+    ) -> sp.csr_matrix:
+        """The set of :func:`proxy_set` for this teacher."""
+        another = settings.synthetic_users > 0 and teacher is not self._teacher
+        if self._found is None or another:
+            self._teacher = teacher
+            self._found = proxy_set(teacher, public, settings)
+        return self._found
+
+
 @dataclass(frozen=True)
 class School:
     """The public half of a run: what teachers are fitted to and students start from.
 
     Attributes:
         features: of the catalogue's items, by modality.
+        proxies: the proxy set of the teacher last asked.
     """
 
     config: RunConfig
     spec: StudentSpec
     public: PublicData
     features: Features
+    proxies: Proxies = field(default_factory=Proxies)
 
     @property
     def plain_features(self) -> npt.NDArray[np.float32]:
@@ -115,7 +141,7 @@ class School:
             teacher,
             state,
             self.spec,
-            proxy_set(teacher, self.public.ordered, self.config.distillation),
+            self.proxy(teacher),
             self.config.distillation,
             epochs,
             device=self.config.run.device,
@@ -126,8 +152,12 @@ class School:
         settings = self.config.distillation
         if settings.weight == 0:
             return None
-        proxies = proxy_set(teacher, self.public.ordered, settings)
-        return label_proxy_set(teacher, proxies, self.spec, settings)
+        return label_proxy_set(teacher, self.proxy(teacher), self.spec, settings)
+
+    def proxy(self, teacher: Teacher) -> sp.csr_matrix:
+        """The proxy set, ordered, CSR int32 ``[rows, n]``; made once a teacher."""
+        settings = self.config.distillation
+        return self.proxies.of(teacher, self.public.ordered, settings)
 
 
 def open_school(config: RunConfig, public: PublicData) -> School:
@@ -138,11 +168,19 @@ def open_school(config: RunConfig, public: PublicData) -> School:
 
 
 class Tutor:
-    """The teacher in office: gives soft labels, and learns from released students."""
+    """The teacher in office: gives soft labels, and learns from released students.
 
-    def __init__(self, school: School, teacher: Teacher) -> None:
+    Args:
+        school: what it teaches with.
+        teacher: the first one.
+        labels: its soft labels, where they are known already (a resumed run).
+    """
+
+    def __init__(
+        self, school: School, teacher: Teacher, labels: SoftLabels | None = None
+    ) -> None:
         self._school, self.teacher = school, teacher
-        self.labels = school.labels(teacher)
+        self.labels = school.labels(teacher) if labels is None else labels
 
     def refresh(self, student: StateDict) -> float | None:
         """Distil a released student into the teacher, unless that would do harm.
@@ -152,13 +190,12 @@ class Tutor:
             none, or what was learnt was not taken.
         """
         school = self._school
-        settings = school.config.distillation
         found = refresh(
             self.teacher,
             student,
             school.spec,
             school.public,
-            proxy_set(self.teacher, school.public.ordered, settings),
+            school.proxy(self.teacher),
             school.config,
         )
         self.teacher = found.teacher

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import resource
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +26,8 @@ from common.folders import (
     TEACHER,
     TEACHER_REFINED,
 )
+from common.fusion import DECISIONS
+from common.interactions import FloatArray
 from common.intervals import Estimate, bootstrap_interval
 from common.metrics import PerUser, Scorer
 from common.promise import promise_of
@@ -53,6 +56,7 @@ from simulations.results import (
     ModelName,
     Results,
     RoundRecord,
+    StatisticsRecord,
     Verdict,
     model_note,
     record_estimates,
@@ -62,6 +66,13 @@ from simulations.shareable import shareable_config
 
 PRIMARY, GROUP_METRIC = "ndcg@100", "ndcg@10"
 FEDERATION = "federation"
+#: Models that are private in mode ``local`` alone.
+TRAINED = (
+    *("student_private", "student_scratch", "teacher_refined"),
+    *("ensemble", "fedmf"),
+)
+#: Who decide together where ``evaluation.decision`` says how: what any device holds.
+DECIDERS: tuple[ModelName, ModelName] = ("student_transferred", "student_private")
 PACKAGES = ("tutela", "flwr", "torch", "opacus", "dp-accounting", "numpy")
 
 
@@ -126,13 +137,18 @@ def collect(
     """Rank every model and put the run's facts together."""
     heldout = read_heldout(out / FEDERATION)
     settings = config.evaluation
-    suppressed = suppression(heldout.num_users, settings.min_group_users)
+    # Who has nothing to find is behind no figure.
+    num_judged = int((heldout.held.getnnz(axis=1) > 0).sum())
+    suppressed = suppression(num_judged, settings.min_group_users)
     ranked = {}
     promise = promise_of(config, noise, seeded=config.run.seed >= 0)
     models = {} if suppressed else scorers(out, arms, heldout)
     if models and settings.comparison:
         others = comparison_scorers(out / FEDERATION, heldout, config, promise.epsilon)
         models |= cast(dict[ModelName, Scorer], others)
+    if settings.decision != "none" and set(DECIDERS) <= set(models):
+        deciders = [models[name] for name in DECIDERS]
+        models["ensemble"] = decided(deciders, settings.decision)
     for name, scorer in models.items():
         values = rank(scorer, heldout, settings)
         ranked[name] = Ranked(values, summarise(values, heldout, settings))
@@ -152,7 +168,9 @@ def collect(
             },
             "promise": record_promise(promise),
             "verdict": verdict_of(
-                ranked, safeguard.get("weight") if config.training.rounds else None
+                ranked,
+                safeguard.get("weight") if config.training.rounds else None,
+                "refined start" if config.statistics.share else "transferred student",
             ),
             "suppressed": suppressed,
             "groups": [
@@ -160,6 +178,8 @@ def collect(
             ],
             "personal": _personal(out, config),
             "transfer": _read_summary(out).get("transfer") or "",
+            "refinement": _read_summary(out).get("refinement") or "",
+            "statistics": _read_statistics(out),
             "rounds": _read_rounds(out, None if suppressed else heldout, config),
             "interpolation_weight": safeguard.get("weight"),
             "interpolation_curve": tuple(
@@ -183,6 +203,19 @@ def collect(
     )
 
 
+def decided(scorers: Sequence[Scorer], how: str) -> Scorer:
+    """Several models' rankings as one.
+
+    Args:
+        how: a key of ``common.fusion.DECISIONS``.
+    """
+
+    def score(start: int, stop: int) -> FloatArray:
+        return DECISIONS[how]([each(start, stop) for each in scorers], None)
+
+    return score
+
+
 def suppression(num_users: int, min_users: int) -> str:
     """Why figures over held-out users are left out, or "" where they are not."""
     if num_users >= min_users:
@@ -196,12 +229,21 @@ def suppression(num_users: int, min_users: int) -> str:
 def _is_private(name: str, config: RunConfig) -> bool:
     if name.endswith("_nonprivate"):
         return False
-    trained = name in ("student_private", "student_scratch", "teacher_refined", "fedmf")
+    trained = name in TRAINED
     return not (trained and config.privacy.mode == "off")
 
 
-def verdict_of(ranked: dict[ModelName, Ranked], weight: float | None) -> Verdict | None:
-    """Whether privacy was worth it, with paired 95 % intervals over users."""
+def verdict_of(
+    ranked: dict[ModelName, Ranked],
+    weight: float | None,
+    start: str = "transferred student",
+) -> Verdict | None:
+    """Whether privacy was worth it, with paired 95 % intervals over users.
+
+    Args:
+        weight: of the trained student in the served one; ``None`` where none trained.
+        start: what has the rest of the weight.
+    """
     if "student_private" not in ranked:
         return None
     private = ranked["student_private"].values[PRIMARY]
@@ -226,7 +268,7 @@ def verdict_of(ranked: dict[ModelName, Ranked], weight: float | None) -> Verdict
             "fewer steps or a larger ε would help."
         )
     if weight is not None:
-        text += f" It is {weight:.0%} trained and {1 - weight:.0%} transferred student."
+        text += f" It is {weight:.0%} trained and {1 - weight:.0%} {start}."
     return Verdict(
         beats_transferred=beats["student_transferred"],
         beats_popularity=beats["popularity"],
@@ -281,6 +323,20 @@ def _read_rounds(
             value = float(np.nanmean(values[PRIMARY]))
         rounds.append(RoundRecord(heldout=value, **line))
     return tuple(rounds)
+
+
+def _read_statistics(out: Path) -> tuple[StatisticsRecord, ...]:
+    """The questions for noised sums, as they were asked."""
+    if not (out / METRICS).is_file():
+        return ()
+    lines = map(json.loads, (out / METRICS).read_text().splitlines())
+    return tuple(
+        StatisticsRecord.model_validate(
+            {name: line[name] for name in StatisticsRecord.model_fields}
+        )
+        for line in lines
+        if line["event"] == "statistics"
+    )
 
 
 def peak_memory_bytes() -> int:

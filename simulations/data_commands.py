@@ -47,7 +47,7 @@ def describe(
     """Say what interaction files hold, and what is wrong with them."""
     from common.readers import read_interactions
     from common.repairs import parse_repairs
-    from simulations.describing import describe_table
+    from simulations.describing import describe_table, report_text
     from simulations.shareable import SUPPRESSED
 
     repairs = parse_repairs(bad_rows, duplicates)
@@ -56,7 +56,7 @@ def describe(
         read = read_interactions(path, format=format, repairs=repairs)
         facts = describe_table(read.frame, min_users)
         few = str(facts.get("users")).startswith(SUPPRESSED)
-        report = SUPPRESSED if few else str(read.report).replace(str(path), path.name)
+        report = SUPPRESSED if few else report_text(read.report, min_users)
         found.append({"file": path.name, "report": report, **facts})
     if as_json:
         typer.echo(json.dumps(found, indent=2))
@@ -96,27 +96,29 @@ def quality(
 
 def _print_groups(title: str, groups: Mapping[str, Mapping[str, Any]]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table("", "found", title=title, title_justify="left")
+    table = Table("", "found", title=escape(title), title_justify="left")
     for group, facts in groups.items():
         table.add_section()
-        table.add_row(f"[bold]{group}[/bold]", "")
+        table.add_row(f"[bold]{escape(group)}[/bold]", "")
         for name, value in facts.items():
             text = f"{value:.4g}" if isinstance(value, float) else str(value)
-            table.add_row(f"  {name}", text)
+            table.add_row(f"  {escape(name)}", escape(text))
     Console().print(table)
 
 
 def _print(facts: dict[str, Any]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     console = Console()
-    console.print(facts["report"], highlight=False)
+    console.print(facts["report"], highlight=False, markup=False)
     table = Table(show_header=False)
     for name, value in facts.items():
         if name not in ("file", "report"):
             text = f"{value:,.4g}" if isinstance(value, float) else str(value)
-            table.add_row(name.replace("_", " "), text)
+            table.add_row(name.replace("_", " "), escape(text))
     console.print(table)

@@ -8,10 +8,13 @@ no figure at all.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import polars as pl
 
+from common.repairs import ReadReport
 from simulations.shareable import SUPPRESSED
 
 Fact = int | float | str
@@ -51,6 +54,24 @@ def describe_table(frame: pl.DataFrame, min_users: int = MIN_USERS) -> dict[str,
         "times": _range(frame, "timestamp", min_users),
     }
     return facts | more
+
+
+def report_text(report: ReadReport, min_users: int = MIN_USERS) -> str:
+    """What reading a file met, without its folder and without small counts.
+
+    Fewer rows than ``min_users`` are fewer users. Where one count is left out so is
+    the number of rows in the file, from which it would follow.
+    """
+    dropped = report.repaired
+    if all(count >= min_users for count in dropped.values()):
+        return str(replace(report, path=Path(report.path.name)))
+    few = f"{SUPPRESSED}: fewer than {min_users} rows"
+    lines = [f"{report.path.name} ({report.format}): kept {report.kept} rows"]
+    lines += [
+        f"  dropped for {kind}: {count if count >= min_users else few}"
+        for kind, count in dropped.items()
+    ]
+    return "\n".join([*lines, *(f"  {note}" for note in report.notes)])
 
 
 def _spread(counts: pl.Series, from_ends: int) -> str:

@@ -63,7 +63,8 @@ class Attribute:
     """A metric by one attribute of the users.
 
     Attributes:
-        groups: those with enough users, by name; at least two.
+        groups: those with enough users, by name; at least two, or none where fewer
+            than two are left to compare.
         gaps: a model.
         suppressed: names of the groups left out.
     """
@@ -133,7 +134,8 @@ def group_figures(
 ) -> tuple[Attribute, ...]:
     """A metric by group for every model, by attributes with two groups or more.
 
-    Users with NaN (nothing held) belong to no group.
+    Users with NaN (nothing held) belong to no group. An attribute of which too little
+    is left to compare stays, without groups: that it was suppressed is to be said.
 
     Args:
         values: by model, the metric of each held-out user, ``[users]``.
@@ -152,9 +154,12 @@ def group_figures(
         pair = kept[nonprivate] - kept[private]
     found = []
     for attribute, of in labels.items():
-        shown, suppressed = reportable(of[counted], min_users)
+        label = of[counted]
+        shown, suppressed = reportable(label, min_users)
+        if len(shown) < 2 and suppressed:
+            hidden = tuple(sorted((*shown, *suppressed)))
+            found.append(Attribute(attribute, metric, (), {}, hidden))
         if len(shown) > 1:
-            label = of[counted]
             groups = tuple(
                 _figures(name, kept, pair, label == name, resamples) for name in shown
             )

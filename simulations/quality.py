@@ -1,7 +1,9 @@
 """What is wrong with a data set, and how the public one differs from the private.
 
 Simulations only. As in ``describing``, no figure stands for fewer than ``min_users``
-users: damage that concerns fewer is said to be there, and not counted.
+users: damage that concerns fewer is said to be there, and not counted. Of rows that
+readers dropped or merged only their number is known; fewer than ``min_users`` rows
+are surely fewer users.
 """
 
 from __future__ import annotations
@@ -44,19 +46,23 @@ def assess(
             "users": num_users,
             "items declared": data.catalogue.num_items,
         },
-        "repaired on reading": repaired(data),
+        "repaired on reading": repaired(data, min_users),
         "impossible values": impossible(data, now=now, min_users=min_users),
         "cold": cold(rows, data.catalogue, min_users),
         "catalogue": described(data.catalogue),
     }
 
 
-def repaired(data: Dataset) -> dict[str, Fact]:
+def repaired(data: Dataset, min_users: int) -> dict[str, Fact]:
     """Kind of damage → rows dropped or merged, over all files; then readers' notes."""
-    found: dict[str, Fact] = {"duplicates": 0}
+    counts = {"duplicates": 0}
     for report in data.reports:
         for kind, count in report.repaired.items():
-            found[kind] = int(found.get(kind, 0)) + count
+            counts[kind] = counts.get(kind, 0) + count
+    found: dict[str, Fact] = {
+        kind: count if _enough(count, min_users) else _few(min_users)
+        for kind, count in counts.items()
+    }
     for report in data.reports:
         for number, note in enumerate(report.notes, start=1):
             found[f"{report.path.name}, note {number}"] = note
@@ -146,18 +152,18 @@ def drift(
     rows = public.interactions
     if public.name != private.name:
         rows, _ = translate(public, private.catalogue)
-    sizes = [table["user"].n_unique() for table in (public.interactions, rows)]
-    sizes.append(private.interactions["user"].n_unique())
-    if not all(_enough(size, min_users) for size in sizes):
+    tables = (public.interactions, rows, private.interactions)
+    if not all(_enough(table["user"].n_unique(), min_users) for table in tables):
         return {"drift": _few(min_users)}
     ours, theirs = (
         _popularity(table, private.catalogue) for table in (private.interactions, rows)
     )
     found: dict[str, Fact] = {
-        "public rows on declared items": rows.height
-        / max(public.interactions.height, 1),
-        "private rows on items the public never saw": float(
-            ours[theirs == 0].sum() / max(ours.sum(), 1)
+        "public rows on declared items": _share(public.interactions, rows, min_users),
+        "private rows on items the public never saw": _share(
+            private.interactions,
+            private.interactions.filter(~pl.col("item").is_in(_items(rows))),
+            min_users,
         ),
         "divergence of popularity (bits)": divergence(ours, theirs),
     }
@@ -189,6 +195,27 @@ def divergence(
         return float((one[there] * np.log2(one[there] / middle[there])).sum())
 
     return (relative(p) + relative(q)) / 2
+
+
+def _items(rows: pl.DataFrame) -> list[str]:
+    return rows["item"].unique().to_list()
+
+
+def _share(whole: pl.DataFrame, part: pl.DataFrame, min_users: int) -> Fact:
+    """Rows of ``part`` over those of ``whole``, unless few users have either kind.
+
+    The share times the number of rows would else be a count of these few users' own.
+    """
+    counts = (
+        whole.group_by("user")
+        .len("all")
+        .join(part.group_by("user").len("some"), on="user", how="left")
+    )
+    some = counts["some"].fill_null(0)
+    sides = (int((some > 0).sum()), int((counts["all"] > some).sum()))
+    if not all(_enough(each, min_users) for each in sides):
+        return _few(min_users)
+    return part.height / max(whole.height, 1)
 
 
 def _popularity(rows: pl.DataFrame, catalogue: Catalogue) -> npt.NDArray[np.float64]:

@@ -21,15 +21,18 @@ from simulations.table import (
     INTERVAL_NOTE,
     MODEL_LABELS,
     NO_ROUNDS,
+    QUESTION_LABELS,
+    format_bytes,
     format_range,
     metric_label,
     present_metrics,
     present_models,
     statistics_alone,
+    traffic_of,
+    unmeasured_statistics,
 )
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_BYTE_UNITS = ("kB", "MB", "GB", "TB")
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,9 @@ def render_report(results: Results) -> str:
         client_metrics=client_metrics(results.rounds),
         refreshed=any(each.teacher_gain is not None for each in results.rounds),
         phases=_phases(results.rounds),
-        traffic=_traffic(results.rounds),
+        traffic=traffic_of(results),
+        questions=QUESTION_LABELS,
+        unmeasured=unmeasured_statistics(results),
     )
 
 
@@ -127,21 +132,6 @@ def client_metrics(rounds: Iterable[RoundRecord]) -> list[str]:
     return list(dict.fromkeys(name for r in rounds for name in r.client_metrics or ()))
 
 
-def format_bytes(count: float) -> str:
-    """Decimal units, three significant digits.
-
-    >>> format_bytes(1_771_520), format_bytes(12)
-    ('1.77 MB', '12 bytes')
-    """
-    if count < 1000:
-        return f"{count:.0f} bytes"
-    unit = -1
-    while count >= 999.5 and unit + 1 < len(_BYTE_UNITS):
-        count, unit = count / 1000, unit + 1
-    digits = 2 if count < 9.995 else 1 if count < 99.95 else 0
-    return f"{count:.{digits}f} {_BYTE_UNITS[unit]}"
-
-
 def format_seconds(seconds: float) -> str:
     """Two decimals below ten seconds, minutes from two on.
 
@@ -165,13 +155,6 @@ def _phases(rounds: Iterable[RoundRecord]) -> dict[str, float]:
         for phase, seconds in each.seconds.items():
             total[phase] = total.get(phase, 0.0) + seconds
     return total
-
-
-def _traffic(rounds: Iterable[RoundRecord]) -> dict[str, int]:
-    """Bytes one client received and sent over all rounds."""
-    down = [each.bytes_down_per_client for each in rounds]
-    up = [each.bytes_up_per_client for each in rounds]
-    return {"received": sum(down), "sent": sum(up)}
 
 
 def _trusted(plot: Plot) -> dict[str, str]:

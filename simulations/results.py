@@ -20,8 +20,9 @@ from common.errors import ConfigError
 from common.intervals import Estimate
 from common.promise import NOT_PRIVATE, Promise
 from simulations.personal_record import PersonalGains
+from simulations.results_migrations import STEPS, migrated
 
-SCHEMA_VERSION: Literal[3] = 3
+SCHEMA_VERSION: Literal[4] = 4
 
 ModelName = Literal[
     "popularity",
@@ -32,6 +33,7 @@ ModelName = Literal[
     "student_private",
     "student_nonprivate",
     "student_scratch",
+    "ensemble",
     "puresvd_nonprivate",
     "item_knn_nonprivate",
     "ials_nonprivate",
@@ -112,6 +114,21 @@ class RoundRecord(Record):
     num_clients: Count
 
 
+class StatisticsRecord(Record):
+    """One question for noised sums before the first round; bytes are one client's.
+
+    Attributes:
+        question: ``pairs`` (counts and pairs of items) or ``sketch`` (pairs along
+            directions).
+    """
+
+    question: Literal["pairs", "sketch"]
+    bytes_down_per_client: Count
+    bytes_up_per_client: Count
+    survivors: Count
+    num_clients: Count
+
+
 class CurvePoint(Record):
     """A weight between transferred (0) and trained (1) student, and its worth."""
 
@@ -156,7 +173,10 @@ class GapRecord(Record):
 
 
 class AttributeRecord(Record):
-    """A metric by the groups of one attribute; ``suppressed`` are too small."""
+    """A metric by the groups of one attribute; ``suppressed`` are too small.
+
+    No groups at all: fewer than two were left to compare.
+    """
 
     attribute: str
     metric: str
@@ -174,9 +194,12 @@ class Results(Record):
             of privacy is seen.
         personal: what personal parameters gain each user on the devices.
         transfer: whether the transferred start helped or harmed, on public users.
+        refinement: why the statistics made no teacher, where they did not.
+        statistics: what was asked before the first round; empty where nothing was,
+            and in files of version 3, which left it to ``metrics.jsonl``.
     """
 
-    schema_version: Literal[3] = SCHEMA_VERSION
+    schema_version: Literal[4] = SCHEMA_VERSION
     name: str
     status: Literal["complete", "interrupted"]
     engine: str
@@ -191,6 +214,8 @@ class Results(Record):
     groups: tuple[AttributeRecord, ...] = ()
     personal: PersonalGains | None = None
     transfer: str = ""
+    refinement: str = ""
+    statistics: tuple[StatisticsRecord, ...] = ()
     rounds: tuple[RoundRecord, ...]
     interpolation_weight: Annotated[float, Field(ge=0, le=1)] | None
     interpolation_curve: tuple[CurvePoint, ...] = ()
@@ -257,27 +282,27 @@ def write_results(results: Results, path: Path) -> None:
 
 
 def read_results(path: Path) -> Results:
-    """Read ``results.json``.
+    """Read ``results.json``, of this version or of an earlier one.
 
     Raises:
         ConfigError: if the file is missing, is not JSON, has another
             ``schema_version`` or a field that does not fit; the message names it.
     """
     tree = _read_json(path)
-    version = tree.get("schema_version") if isinstance(tree, dict) else None
-    if type(version) is not int or version != SCHEMA_VERSION:
+    version = tree.get("schema_version")
+    if type(version) is not int or version not in (*STEPS, SCHEMA_VERSION):
         raise ConfigError(
             f"{path}: expected results of schema_version {SCHEMA_VERSION}, got "
             f"{version!r}; read them with the version of Tutela that wrote them."
         )
     try:
-        return Results.model_validate(tree)
+        return Results.model_validate(migrated(tree))
     except ValidationError as error:
         faults = "; ".join(map(_explain, error.errors()))
         raise ConfigError(f"{path}: damaged results: {faults}.") from None
 
 
-def _read_json(path: Path) -> object:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         tree: object = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -285,7 +310,7 @@ def _read_json(path: Path) -> object:
     except (ValueError, OSError, RecursionError) as error:
         message = f"{path}: expected JSON, the file is damaged: {error}"
         raise ConfigError(message) from None
-    return tree
+    return tree if isinstance(tree, dict) else {}
 
 
 def _explain(fault: ErrorDetails) -> str:

@@ -33,6 +33,7 @@ def describe(
         typer.echo(json.dumps([asdict(part) for part in parts], indent=2))
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     console = Console()
@@ -44,9 +45,9 @@ def describe(
             caption_justify="left",
             show_header=False,
         )
-        table.add_row("does", part.does)
-        for name, value in {**part.facts, **part.settings}.items():
-            table.add_row(name, str(value))
+        # A title or a name in square brackets is no markup.
+        for name, value in {"does": part.does, **part.facts, **part.settings}.items():
+            table.add_row(escape(name), escape(str(value)))
         console.print(table, highlight=False)
 
 

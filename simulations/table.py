@@ -6,6 +6,7 @@ and number formats here are those of plots and report too.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from io import StringIO
 
 from rich import box
@@ -13,7 +14,13 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from simulations.results import Interval, ModelName, Results
+from simulations.results import (
+    Interval,
+    ModelName,
+    Results,
+    RoundRecord,
+    StatisticsRecord,
+)
 
 #: In this order wherever models are listed.
 MODEL_LABELS: dict[ModelName, str] = {
@@ -25,6 +32,7 @@ MODEL_LABELS: dict[ModelName, str] = {
     "student_private": "Student, federated",
     "student_nonprivate": "Student, no noise",
     "student_scratch": "Student, from scratch",
+    "ensemble": "Students, combined",
     "puresvd_nonprivate": "PureSVD, all rows",
     "item_knn_nonprivate": "Item-kNN, all rows",
     "ials_nonprivate": "iALS, all rows",
@@ -35,6 +43,13 @@ MAIN_METRICS = ("ndcg@10", "recall@20", "mrr", "coverage@10")
 INTERVAL_NOTE = "95 % intervals over held-out users; not over repeated training runs."
 NO_ROUNDS = "No training rounds: the statistics alone."
 
+#: Questions of the statistics, for people.
+QUESTION_LABELS = {
+    "pairs": "Items and pairs of items",
+    "sketch": "Pairs along directions",
+}
+
+_BYTE_UNITS = ("kB", "MB", "GB", "TB")
 _METRIC_NAMES = {
     "ndcg": "NDCG",
     "recall": "Recall",
@@ -74,6 +89,49 @@ def statistics_alone(results: Results) -> bool:
     return not results.rounds and results.config.get("training.rounds") == 0
 
 
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes that one client received and sent over statistics and rounds."""
+
+    received: int
+    sent: int
+
+    @property
+    def sentence(self) -> str:
+        """Both, for people."""
+        received, sent = format_bytes(self.received), format_bytes(self.sent)
+        return f"Over the run a client received {received} and sent {sent}."
+
+
+def traffic_of(results: Results) -> Traffic:
+    """What the run asked of one client's line."""
+    asked: list[RoundRecord | StatisticsRecord] = [*results.statistics, *results.rounds]
+    return Traffic(
+        sum(each.bytes_down_per_client for each in asked),
+        sum(each.bytes_up_per_client for each in asked),
+    )
+
+
+def unmeasured_statistics(results: Results) -> bool:
+    """Whether statistics were asked whose traffic the results do not hold."""
+    return bool(results.config.get("statistics.share")) and not results.statistics
+
+
+def format_bytes(count: float) -> str:
+    """Decimal units, three significant digits.
+
+    >>> format_bytes(1_771_520), format_bytes(12)
+    ('1.77 MB', '12 bytes')
+    """
+    if count < 1000:
+        return f"{count:.0f} bytes"
+    unit = -1
+    while count >= 999.5 and unit + 1 < len(_BYTE_UNITS):
+        count, unit = count / 1000, unit + 1
+    digits = 2 if count < 9.995 else 1 if count < 99.95 else 0
+    return f"{count:.{digits}f} {_BYTE_UNITS[unit]}"
+
+
 def format_range(interval: Interval) -> str:
     """The ends of an interval, e.g. ``0.197–0.224``."""
     return f"{interval.low:.3f}–{interval.high:.3f}"
@@ -104,8 +162,13 @@ def render_table(results: Results) -> Group:
         parts.append(Text(NO_ROUNDS + "\n"))
     if results.models:
         parts.append(Text(INTERVAL_NOTE + "\n", "dim"))
+    if results.refinement:
+        parts.append(Text(results.refinement + "\n", "bold yellow"))
     if results.suppressed:
         parts.append(Text(results.suppressed + "\n", "bold"))
+    traffic = traffic_of(results)
+    if traffic.received and not unmeasured_statistics(results):
+        parts.append(Text(traffic.sentence + "\n", "dim"))
     style = "bold red" if results.promise.epsilon is None else ""
     parts.append(Text(results.promise.sentence, style))
     if results.verdict is not None:

@@ -48,15 +48,20 @@ def fit(train: sp.csr_matrix, settings: Ials) -> Model:
     Raises:
         ConfigError: if ``implicit`` is not installed.
     """
-    als = _implicit()(
-        factors=settings.factors,
-        regularization=settings.regularization,
-        alpha=settings.confidence,
-        iterations=settings.iterations,
-        random_state=settings.seed,
-        num_threads=1,
-    )
-    als.fit(train.astype(np.float32), show_progress=False)
+    implicit = implicit_als()
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    # As implicit asks, which multiplies many small matrices: else it warns each time.
+    with threadpool_limits(1, "blas"):
+        als = implicit(
+            factors=settings.factors,
+            regularization=settings.regularization,
+            alpha=settings.confidence,
+            iterations=settings.iterations,
+            random_state=settings.seed,
+            num_threads=1,
+        )
+        als.fit(train.astype(np.float32), show_progress=False)
 
     def score(history: sp.csr_matrix) -> FloatArray:
         rows = history.astype(np.float32)
@@ -66,7 +71,12 @@ def fit(train: sp.csr_matrix, settings: Ials) -> Model:
     return score
 
 
-def _implicit() -> Any:
+def implicit_als() -> Any:
+    """The class of ``implicit``.
+
+    Raises:
+        ConfigError: if it is not installed.
+    """
     try:
         from implicit.cpu.als import AlternatingLeastSquares
     except ImportError:

@@ -267,3 +267,32 @@ def test_sums_that_cost_far_too_much_are_refused_before_anything_is_calibrated(
     reply = app(asking(wire.STATISTICS, ALL), context_of(folder, **dear))
     assert reply.error.reason == REFUSED
     assert spent(folder) == []
+
+
+def test_where_both_sums_cost_the_same_each_is_still_given_once(tmp_path) -> None:
+    """A plan merges equal events, and would have room for one of them twice."""
+    folder = write_folder(tmp_path / "0000", rows(8))
+    halves = SHARE | {"statistics.sketch-share": 0.5}
+    context = context_of(folder, **halves)
+    first = app(asking(wire.SKETCH, ALL), context)
+    again = app(asking(wire.SKETCH, ALL, nonce="f" * 32), context)
+    assert again.error.reason == REFUSED
+    assert len(spent(folder)) == 1
+    same = app(asking(wire.SKETCH, ALL), context)
+    for name in (wire.SKETCH_SUM, wire.ROUND):
+        assert same.content[name] == first.content[name]
+    assert app(asking(wire.STATISTICS, ALL), context).has_content()
+    assert len(spent(folder)) == 2
+
+
+def test_a_target_that_no_noise_reaches_is_a_refusal(folder, caplog) -> None:
+    """The client's settings allow no such run: it did not fail."""
+    unreachable = SHARE | {
+        "statistics.noise-multiplier": 0.0,
+        "privacy.target-epsilon": 1e-9,
+        "privacy.delta": 1e-12,
+    }
+    reply = app(asking(wire.STATISTICS, ALL), context_of(folder, **unreachable))
+    assert reply.error.reason == REFUSED
+    assert spent(folder) == []
+    assert "no noise reaches" in caplog.text

@@ -13,6 +13,7 @@ from common.plan import statistics_noise
 from server.refinement import (
     LEAST_COUNT,
     LEAST_NOISE,
+    RefinementFailed,
     Summed,
     choose_items,
     main_directions,
@@ -342,3 +343,22 @@ def test_the_same_answers_make_the_same_teacher() -> None:
     )
     np.testing.assert_array_equal(first.inputs, second.inputs)
     np.testing.assert_array_equal(first.outputs, second.outputs)
+
+
+@pytest.mark.parametrize("value", [1e200, 1e38, np.nan, np.inf])
+@pytest.mark.parametrize("asked", ["pairs", "sketch"])
+def test_answers_that_make_no_teacher_are_said_and_do_not_end_in_numpy(
+    value, asked, monkeypatch
+) -> None:
+    settings = config()
+    census = FakeCensus(users(300, 1), settings)
+    honest = getattr(census, asked)
+
+    def answer(*question):
+        found = honest(*question)
+        arrays = tuple(np.full_like(array, value) for array in found.arrays)
+        return Summed(arrays, 1)
+
+    monkeypatch.setattr(census, asked, answer)
+    with pytest.raises(RefinementFailed, match="public teacher stays"):
+        refine(census, public_of(users(20, 2)), NO_FEATURES, settings)

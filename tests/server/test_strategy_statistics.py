@@ -68,5 +68,23 @@ def test_a_statistic_that_does_not_fit_costs_itself_alone(tmp_path) -> None:
 
 
 def test_no_statistic_at_all_ends_the_run(tmp_path) -> None:
-    with pytest.raises(ProtocolError, match="Every client failed or refused"):
+    with pytest.raises(ProtocolError, match="every client failed or refused"):
         federation(tmp_path, FakeGrid({3: failing("no")})).pairs(CHOSEN)
+
+
+@pytest.mark.parametrize("huge", [1e30, -1e30])
+def test_huge_sums_of_one_client_cost_that_client_alone(tmp_path, huge) -> None:
+    """Finite, and far beyond what its declared users and the noise can give."""
+    behaviours = {
+        3: giving([1, 2, 3], [4, 5, 6]),
+        4: giving([huge] * 3, [4, 5, 6]),
+        5: giving([1, 2, 3], [huge] * 3),
+    }
+    found = federation(tmp_path, FakeGrid(behaviours)).pairs(CHOSEN)
+    np.testing.assert_array_equal(found.arrays[1], [4, 5, 6])
+    assert found.num_clients == 1
+    behaviours = {3: sketching(np.ones((3, 2))), 4: sketching(np.full((3, 2), huge))}
+    found = federation(tmp_path, FakeGrid(behaviours)).sketch(CHOSEN, DIRECTIONS)
+    np.testing.assert_array_equal(found.arrays[0], np.ones((3, 2)))
+    text = (tmp_path / "out/metrics.jsonl").read_text()
+    assert text.count("privacy.declared-users") == 1, "the folder's last run"

@@ -10,6 +10,7 @@ from common.catalogue import SCHEMA, Catalogue
 from common.config import defaults, parse
 from common.errors import ConfigError, DataFormatError
 from common.student import Student
+from server.proxy import proxy_set
 from server.settings import PublicData
 from server.teacher.checkpoint import save_teacher
 from server.teacher.ease import Ease, fit
@@ -188,6 +189,40 @@ def test_there_are_no_more_labels_than_announced(
     assert labels.item.shape == labels.logit.shape == (expected, 3)
     assert expected <= one.config.distillation.most_labels
     assert set(np.unique(labels.proxy.toarray())) <= {0.0, 1.0}, "sent without order"
+
+
+@pytest.mark.parametrize(("synthetic_users", "times"), [(0, 1), (5, 2)])
+def test_the_proxy_set_is_made_once_a_teacher(
+    monkeypatch, synthetic_users, times
+) -> None:
+    """And once for all teachers where none of it is drawn from them."""
+    made = []
+
+    def counted(teacher, *arguments):
+        made.append(teacher)
+        return proxy_set(teacher, *arguments)
+
+    monkeypatch.setattr("server.teaching.proxy_set", counted)
+    settings = {"distillation.synthetic-users": synthetic_users}
+    one = school(
+        settings
+        | {
+            "distillation.weight": 0.1,
+            "distillation.server-epochs": 1,
+            "refresh.every": 1,
+        }
+    )
+    teacher = one.teacher()
+    student = one.start(teacher, one.public.known)
+    tutor = Tutor(one, teacher)
+    for _ in range(2):
+        tutor.refresh(student)
+    assert made == [teacher]
+    other = other_teacher()
+    again = one.labels(other)
+    assert len(made) == times
+    wanted = proxy_set(other, one.public.ordered, one.config.distillation)
+    np.testing.assert_array_equal(again.proxy.toarray(), wanted.toarray() > 0)
 
 
 def test_labels_are_the_teachers_best() -> None:

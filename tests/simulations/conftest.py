@@ -15,6 +15,7 @@ from simulations.results import (
     PromiseRecord,
     Results,
     RoundRecord,
+    StatisticsRecord,
     Verdict,
     model_note,
 )
@@ -30,6 +31,7 @@ _VALUES = {
 }
 _COMPARED = {
     "teacher_refined": (0.221, 0.252, 0.412, 0.171),
+    "ensemble": (0.217, 0.247, 0.405, 0.158),
     "puresvd_nonprivate": (0.243, 0.276, 0.441, 0.182),
     "item_knn_nonprivate": (0.238, 0.269, 0.433, 0.176),
     "ials_nonprivate": (0.249, 0.284, 0.449, 0.191),
@@ -260,6 +262,19 @@ def statistics_results(example_results: Results) -> Results:
     settings = {"training.rounds": 0, "statistics.share": 1.0}
     changes = {
         "models": models,
+        "statistics": tuple(
+            StatisticsRecord(
+                question=question,
+                bytes_down_per_client=down,
+                bytes_up_per_client=up,
+                survivors=3,
+                num_clients=4,
+            )
+            for question, down, up in (
+                ("pairs", 13_664, 23_300_000),
+                ("sketch", 286_944, 273_280),
+            )
+        ),
         "rounds": (),
         "interpolation_weight": 1.0,
         "config": example_results.config | settings,

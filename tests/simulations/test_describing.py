@@ -1,10 +1,14 @@
 """Facts of a table: what may be passed on shows no single user."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import polars as pl
 import pytest
 
 from common.interactions import SCHEMA
-from simulations.describing import MIN_USERS, describe_table
+from common.repairs import ReadReport
+from simulations.describing import MIN_USERS, describe_table, report_text
 
 DAY = 86_400
 Row = tuple[str, str, float, int]
@@ -139,3 +143,17 @@ def test_in_a_small_table_the_ends_would_be_each_others_extremes(num_users):
     rows.append(("u18", "i", 18.0, 978_307_200))
     if num_users == 18:
         assert describe_table(table(rows))["values"] == "9.0 … 9.0"
+
+
+def test_rows_dropped_are_counted_unless_they_are_few():
+    report = ReadReport(Path("/home/me/a.csv"), "csv", 60, 40, {"value": 20}, ("CRLF",))
+    assert report_text(report) == (
+        "a.csv (csv): kept 40 of 60 rows\n  dropped 20 for value\n  CRLF"
+    )
+    few = replace(report, rows=69, repaired={"value": 20, "user": 9})
+    told = report_text(few)
+    assert told == (
+        "a.csv (csv): kept 40 rows\n  dropped for value: 20\n"
+        "  dropped for user: suppressed: fewer than 10 rows\n  CRLF"
+    )
+    assert "dropped 9 for user" in report_text(few, 1)

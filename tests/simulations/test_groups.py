@@ -68,9 +68,32 @@ def test_users_without_held_items_belong_to_no_group():
     assert [group.num_users for group in found.groups] == [2, 2]
 
 
-def test_attributes_with_one_group_left_are_left_out():
-    assert figures({"teacher": [1, 0, 1]}, {"gender": ["F", "F", "M"]}) == ()
+def test_an_attribute_that_everyone_shares_is_left_out():
+    assert figures({"teacher": [1, 0, 1]}, {"gender": ["F", "F", "F"]}) == ()
     assert figures({}, {"gender": ["F"]}) == ()
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["F", "F", "M"],  # M is too few, and F would give it away
+        ["F", "M", "X"],  # all are too few
+        ["F", "F", "F", "M", "X"],  # one is left, with nothing to compare
+        ["F"],
+    ],
+)
+def test_an_attribute_of_which_nothing_is_left_is_said_to_be_suppressed(labels):
+    (found,) = figures({"teacher": [1.0] * len(labels)}, {"gender": labels})
+
+    assert (found.attribute, found.groups, found.gaps) == ("gender", (), {})
+    assert found.suppressed == tuple(sorted(set(labels)))
+
+
+def test_users_without_held_items_keep_no_group_above_the_floor():
+    """Two of F count, one of M does: the second has nothing to find."""
+    (found,) = figures({"teacher": [1, 0, 1, np.nan]}, {"gender": ["F", "F", "M", "M"]})
+
+    assert found.groups == ()
 
 
 # ---------------------------------------------------------------- suppression

@@ -100,15 +100,27 @@ def test_the_catalogues_gaps() -> None:
 
 def test_what_readers_repaired_is_summed_and_their_notes_kept() -> None:
     reports = (
-        ReadReport(Path("a.csv"), "csv", 9, 6, {"duplicates": 1, "value": 2}),
-        ReadReport(Path("b.csv"), "csv", 9, 5, {"duplicates": 4}, ("CRLF",)),
+        ReadReport(Path("a.csv"), "csv", 9, 6, {"duplicates": 4, "value": 12}),
+        ReadReport(Path("b.csv"), "csv", 9, 5, {"duplicates": 7}, ("CRLF",)),
     )
     found = assess(dataset(rows(20), reports=reports), now=NOW)
     assert found["repaired on reading"] == {
-        "duplicates": 5,
-        "value": 2,
+        "duplicates": 11,
+        "value": 12,
         "b.csv, note 1": "CRLF",
     }
+
+
+def test_repairs_of_few_rows_are_of_few_users_and_not_counted() -> None:
+    reports = (ReadReport(Path("a.csv"), "csv", 40, 30, {"value": 9, "item": 10}),)
+    data = dataset(rows(20), reports=reports)
+    found = assess(data, now=NOW)["repaired on reading"]
+    assert found == {
+        "duplicates": 0,
+        "value": "suppressed: fewer than 10 users",
+        "item": 10,
+    }
+    assert assess(data, now=NOW, min_users=1)["repaired on reading"]["value"] == 9
 
 
 def test_a_set_of_few_users_shows_nothing() -> None:
@@ -127,6 +139,32 @@ def test_drift_matches_items_by_title_and_measures_what_is_missing() -> None:
     expected = (0.5 * np.log2(2 / 3) + 0.5 + np.log2(4 / 3)) / 2
     assert found["divergence of popularity (bits)"] == pytest.approx(expected)
     assert found["distance of times"] == 0.0
+
+
+@pytest.mark.parametrize(("few", "shown"), [(9, False), (10, True)])
+def test_drift_of_few_users_is_said_and_not_counted(few: int, shown: bool) -> None:
+    """So many public users have a row on an undeclared item, private ones on z."""
+    strange = [(f"u{n}", "other", 3.0, 10**9) for n in range(few)]
+    public = replace(
+        dataset(rows(20, *strange), name="public"),
+        catalogue=declare(["x", "y", "other"], title=["X", "Y", "Other"]),
+    )
+    private = dataset(rows(20, *((f"u{n}", "z", 3.0, 10**9) for n in range(few))))
+    private = replace(
+        private, catalogue=declare(["x", "y", "z"], title=["X", "Y", "Z"])
+    )
+    found = drift(public, private)
+    names = [
+        "public rows on declared items",
+        "private rows on items the public never saw",
+    ]
+    expected = [40 / (40 + few), few / (40 + few)]
+    if shown:
+        assert [found[name] for name in names] == pytest.approx(expected)
+    else:
+        assert {found[name] for name in names} == {"suppressed: fewer than 10 users"}
+    bare = drift(public, private, 1)
+    assert [bare[name] for name in names] == pytest.approx(expected)
 
 
 def test_drift_in_time_is_the_largest_gap_of_the_two_distributions() -> None:

@@ -309,8 +309,11 @@ def test_a_run_of_statistics_alone_is_a_page(statistics_results):
     assert "no training rounds, engine" in text
     assert "<p>No training rounds: the statistics alone.</p>" in source
     assert source.count("<figure") == 1
-    assert "Received by a client" not in text
-    assert "Traffic of the statistics is not in these figures" in text
+    assert "Received by a client301 kB" in text
+    assert "Sent by a client23.6 MB" in text
+    assert "Items and pairs of items (answered by 3 of 4 clients) 13.7 kB" in text
+    assert "287 kB received, 273 kB sent." in text
+    assert "is not in these figures" not in text
     for wrong in ("0 rounds", "0 bytes", "No round was finished"):
         assert wrong not in text.replace("40 rounds", "")
 

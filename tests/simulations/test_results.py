@@ -44,16 +44,24 @@ def test_file_is_readable_json_with_its_version(example_results, tmp_path):
 
     text = (tmp_path / "results.json").read_text(encoding="utf-8")
 
-    assert json.loads(text)["schema_version"] == 3
+    assert json.loads(text)["schema_version"] == 4
     assert "ε = 7.998" in text
     assert json.loads(text)["config"]["safeguard.enabled"] is True
 
 
-@pytest.mark.parametrize("version", [1, 2, 4, 0, "3", None, True])
+def test_version_3_is_read_and_knows_no_statistics(statistics_results, tmp_path):
+    tree = statistics_results.model_dump(mode="json")
+    del tree["statistics"], tree["refinement"]
+    (tmp_path / "r.json").write_text(json.dumps(tree | {"schema_version": 3}))
+    found = read_results(tmp_path / "r.json")
+    assert found == statistics_results.model_copy(update={"statistics": ()})
+
+
+@pytest.mark.parametrize("version", [5, 0, "3", "4", None, True])
 def test_another_version_is_refused(example_results, tmp_path, version):
     write_changed(example_results, tmp_path / "r.json", schema_version=version)
 
-    with pytest.raises(ConfigError, match=r"expected results of schema_version 3, got"):
+    with pytest.raises(ConfigError, match=r"expected results of schema_version 4, got"):
         read_results(tmp_path / "r.json")
 
 
@@ -71,7 +79,7 @@ def test_damaged_json_is_refused(tmp_path, text):
 def test_json_of_something_else_is_refused(tmp_path, tree):
     (tmp_path / "r.json").write_text(tree, encoding="utf-8")
 
-    with pytest.raises(ConfigError, match="schema_version 3, got None"):
+    with pytest.raises(ConfigError, match="schema_version 4, got None"):
         read_results(tmp_path / "r.json")
 
 
@@ -229,5 +237,5 @@ def test_every_model_is_documented():
 def test_schema_names_the_version_and_refuses_more():
     schema = results_schema()
 
-    assert schema["properties"]["schema_version"]["const"] == 3
+    assert schema["properties"]["schema_version"]["const"] == 4
     assert schema["additionalProperties"] is False

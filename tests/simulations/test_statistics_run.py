@@ -1,7 +1,9 @@
 """A run of noisy sums alone, end to end: two answers a client, and not one round."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,7 +12,13 @@ from client.settings import read_settings, witness_place
 from common.accounting import epsilon
 from common.config import RunConfig, defaults, parse
 from common.events import DpEvent
-from common.folders import RESULTS, STUDENT, STUDENT_TRANSFERRED, TEACHER_REFINED
+from common.folders import (
+    METRICS,
+    RESULTS,
+    STUDENT,
+    STUDENT_TRANSFERRED,
+    TEACHER_REFINED,
+)
 from common.plan import statistics_noise
 from common.student import load_student
 from common.wire import SKETCH, STATISTICS
@@ -85,6 +93,17 @@ def test_the_promise_is_kept_to_the_target(run: Path) -> None:
     assert "student updates" not in promise.released
 
 
+def test_the_traffic_of_both_sums_is_in_the_results(run: Path) -> None:
+    pairs, sketch = read_results(run / RESULTS).statistics
+    assert (pairs.question, sketch.question) == ("pairs", "sketch")
+    for found in (pairs, sketch):
+        assert (found.survivors, found.num_clients) == (2, 2)
+        assert found.bytes_down_per_client >= 60 * 4
+    # Counts of 60 items and 1,770 pairs; 60 times 4 directions.
+    assert pairs.bytes_up_per_client >= (60 + 1770) * 4
+    assert 60 * 4 * 4 <= sketch.bytes_up_per_client < pairs.bytes_up_per_client
+
+
 def test_nothing_was_trained_and_something_was_learnt(run: Path) -> None:
     results = read_results(run / RESULTS)
     assert results.rounds == ()
@@ -114,3 +133,41 @@ def test_without_a_sketch_there_is_one_event_of_less_noise(tmp_path: Path) -> No
         assert noise == pytest.approx(statistics_noise(alone).pairs, rel=1e-6)
         assert noise < statistics_noise(config()).pairs
     assert results.promise.epsilon <= TARGET
+
+
+def test_a_client_that_sends_huge_sums_is_refused_and_the_run_goes_on(
+    tmp_path: Path, monkeypatch
+) -> None:
+    import client.app as wiring
+
+    honest, asked = wiring.pair_sums, []
+
+    def first_is_huge(*arguments):
+        asked.append(honest(*arguments))
+        huge = replace(asked[-1], pairs=asked[-1].pairs + np.float32(1e30))
+        return huge if len(asked) == 1 else asked[-1]
+
+    monkeypatch.setattr(wiring, "pair_sums", first_is_huge)
+    results = run_experiment(config(), tmp_path / "run")
+    assert results.status == "complete"
+    assert [each.survivors for each in results.statistics] == [1, 2]
+    told = (tmp_path / "run" / METRICS).read_text()
+    assert told.count("privacy.declared-users") == 1
+    assert "teacher_refined" in results.models
+
+
+def test_statistics_that_make_no_teacher_leave_the_public_one(
+    tmp_path: Path, monkeypatch
+) -> None:
+    def diverges(*arguments):
+        raise np.linalg.LinAlgError
+
+    monkeypatch.setattr("server.refinement.find_tastes", diverges)
+    results = run_experiment(config(), tmp_path / "run")
+    assert results.status == "complete"
+    assert "teacher_refined" not in results.models
+    assert "public teacher stays" in (tmp_path / "run" / METRICS).read_text()
+    student, before = (
+        load_student(tmp_path / "run" / name) for name in (STUDENT, STUDENT_TRANSFERRED)
+    )
+    assert torch.equal(student.encoder.weight, before.encoder.weight)

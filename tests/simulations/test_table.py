@@ -133,3 +133,15 @@ def test_suppression_is_said_in_place_of_the_figures(example_results):
     assert "95 % intervals" not in text
     assert "Verdict" not in text
     assert "suppressed" not in plain_text(example_results)
+
+
+def test_a_clients_traffic_is_said(example_results, statistics_results):
+    text = flat(plain_text(statistics_results))
+    assert "Over the run a client received 301 kB and sent 23.6 MB." in text
+    text = flat(plain_text(example_results))
+    assert "a client received 70.9 MB and sent 70.0 MB" in text
+
+
+def test_traffic_of_which_a_part_is_unknown_is_not_said(statistics_results):
+    older = statistics_results.model_copy(update={"statistics": ()})
+    assert "a client received" not in plain_text(older)
