@@ -1,4 +1,4 @@
-"""One client's rows, from its own folder.
+"""One client's rows, from its own folder: imported ones, and its users' feedback.
 
 Client only: nothing else reads private rows. Ids are encoded by the declared
 catalogue; no vocabulary, count or normalisation is taken from the rows.
@@ -6,39 +6,64 @@ catalogue; no vocabulary, count or normalisation is taken from the rows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import polars as pl
 import scipy.sparse as sp
 
+from client.feedback import merge, read_feedback
 from client.identifiers import check_pseudonyms
+from client.settings import read_settings
+from client.store_key import FEEDBACK, store_key
 from common.catalogue import Catalogue, read_catalogue
-from common.errors import ConfigError
+from common.errors import ConfigError, DataFormatError
 from common.folders import CATALOGUE, INTERACTIONS
-from common.interactions import encode_table, read_table
+from common.interactions import SCHEMA, IdMap, encode_table, read_table
 
 
 @dataclass(frozen=True)
 class ClientData:
-    """Private histories, one row a user: CSR float32 ``[users, items]``."""
+    """Private histories, one row a user: CSR float32 ``[users, items]``.
+
+    Attributes:
+        users: pseudonyms of the rows.
+    """
 
     catalogue: Catalogue
     histories: sp.csr_matrix
+    users: IdMap = field(repr=False)
 
 
 def read_client_data(folder: Path) -> ClientData:
     """Read a client's folder.
 
     Raises:
-        ConfigError: if the folder holds no interactions.
-        DataFormatError: if an item is outside the declared catalogue, or a user id
-            is no keyed hash.
+        ConfigError: if the folder holds neither interactions nor feedback, or the key
+            of its feedback is missing.
+        DataFormatError: if an item is outside the declared catalogue, a user id is no
+            keyed hash, or the feedback is damaged.
     """
-    path = folder / INTERACTIONS
-    if not path.is_file():
+    path, feedback = folder / INTERACTIONS, (folder / FEEDBACK).is_file()
+    if not path.is_file() and not feedback:
         raise ConfigError("Expected interactions in the client's folder, found none.")
     catalogue = read_catalogue(folder / CATALOGUE)
-    rows = read_table(path)
+    rows = read_table(path) if path.is_file() else pl.DataFrame(schema=SCHEMA)
+    if feedback:
+        rows = merge(rows, _known(folder, catalogue))
     check_pseudonyms(rows)
     table = encode_table(rows, catalogue.items)
-    return ClientData(catalogue, table.interactions.matrix())
+    return ClientData(catalogue, table.interactions.matrix(), table.users)
+
+
+def _known(folder: Path, catalogue: Catalogue) -> pl.DataFrame:
+    """The folder's feedback, all of it on items of the catalogue."""
+    found = read_feedback(folder, store_key(folder, read_settings(folder).store_key))
+    known = int(found["item"].is_in(list(catalogue.items.ids)).sum())
+    if known < found.height:
+        raise DataFormatError(
+            f"{FEEDBACK}: expected items of the declared catalogue, got "
+            f"{found.height - known} of {found.height} rows on others; put back the "
+            "catalogue that they were given under, or move the file away."
+        )
+    return found

@@ -14,8 +14,6 @@ from common.errors import ConfigError
 
 if TYPE_CHECKING:
     from client.personal import Personal
-    from client.settings import ClientSettings
-    from client.vault import Key
 
 
 def personalise(
@@ -24,25 +22,20 @@ def personalise(
         Path | None,
         typer.Option(help="The released student; by default the folder's own."),
     ] = None,
-    key: Annotated[
-        Path | None, typer.Option(help="A file of 32 bytes to seal them with.")
-    ] = None,
-    passphrase: Annotated[
-        bool, typer.Option("--passphrase", help="Ask for one to seal them with.")
-    ] = False,
 ) -> None:
     """Fit personal parameters to the folder's own rows; nothing leaves the device."""
     from client.data import read_client_data
     from client.personal import personalise as fit
-    from client.personal_file import PERSONAL, student_digest, write_personal
+    from client.personal_file import student_digest, write_personal
     from client.randomness import stream
     from client.settings import read_settings
+    from client.store_key import PERSONAL, store_key
     from client.taste import directions
     from common.folders import STUDENT
     from common.student import load_student
 
     settings = read_settings(folder)
-    seal = _key(folder, settings, key, passphrase=passphrase)
+    seal = store_key(folder, settings.store_key)
     path = student or folder / STUDENT
     model = load_student(path)
     data = read_client_data(folder)
@@ -55,7 +48,7 @@ def personalise(
         model,
         directions(model, data.catalogue),
         data.histories,
-        _users(folder),
+        data.users.ids,
         stream(settings.seed, "personalise"),
     )
     write_personal(folder / PERSONAL, found, student_digest(path), seal)
@@ -89,30 +82,3 @@ def summary(personal: Personal) -> list[str]:
             f"student, {after.mean():.4f} with personal parameters."
         )
     return lines
-
-
-def _users(folder: Path) -> tuple[str, ...]:
-    """Pseudonyms in the order of the rows of ``read_client_data``."""
-    from common.folders import INTERACTIONS
-    from common.interactions import read_table
-
-    table = read_table(folder / INTERACTIONS)
-    return tuple(table["user"].unique(maintain_order=True).to_list())
-
-
-def _key(
-    folder: Path, settings: ClientSettings, key: Path | None, *, passphrase: bool
-) -> Key | None:
-    """What to seal with: as asked, else as the settings say, else nothing."""
-    from client.vault import key_from_file, key_from_passphrase
-
-    if key is not None and passphrase:
-        raise ConfigError("Expected --key or --passphrase, got both.")
-    if passphrase:
-        return key_from_passphrase(
-            typer.prompt("Passphrase", hide_input=True, confirmation_prompt=True)
-        )
-    if key is not None:
-        return key_from_file(key)
-    named = settings.personal_key
-    return key_from_file(folder / named) if named else None

@@ -21,10 +21,17 @@ from client.vault import Key, read_vault, write_vault
 from common.errors import ConfigError, DataFormatError
 from common.interactions import FloatArray
 
-PERSONAL = "personal.vault"
 LABEL = "tutela-personal-1"
 
 _BY_USER = ("user_share", "alpha", "taste", "before", "after")
+
+#: Kinds of number of an organisation's ``left`` (data, indices, indptr), ``right``
+#: and ``diagonal``.
+_KINDS = tuple(map(np.dtype, ("f4", "i4", "i8", "f4", "f4")))
+
+
+class OtherStudent(ConfigError):
+    """Personal parameters of another student than the one they are asked for."""
 
 
 def student_digest(path: Path) -> str:
@@ -49,11 +56,19 @@ def write_personal(
     write_vault(path, save(whole), LABEL, key)
 
 
-def read_personal(path: Path, student: str, key: Key | None) -> Personal:
-    """What :func:`write_personal` stored.
+def read_personal(
+    path: Path, student: str, key: Key | None, shape: tuple[int, int] | None = None
+) -> Personal:
+    """What :func:`write_personal` stored, every tensor checked before it is used.
+
+    Args:
+        student: of :func:`student_digest`.
+        shape: of the axes in use (``taste.directions``): items and directions.
+            ``None`` checks the tensors against each other alone.
 
     Raises:
-        ConfigError: if there is none, or it belongs to another student.
+        ConfigError: if there is none.
+        OtherStudent: if it belongs to another one.
         DataFormatError: if it is damaged or the key is another.
     """
     content = read_vault(path, LABEL, key)
@@ -61,15 +76,18 @@ def read_personal(path: Path, student: str, key: Key | None) -> Personal:
         tensors = load(content)
         facts = json.loads(tensors["facts"].tobytes())
         found = Personal(
-            users=tuple(facts["users"]),
+            users=_users(facts["users"]),
             organisation=_organisation(tensors),
-            share=float(facts["share"]),
+            share=_share(facts["share"]),
             **{name: tensors[name] for name in _BY_USER},
         )
-    except (SafetensorError, KeyError, ValueError, TypeError):
-        raise DataFormatError(f"{path.name}: expected personal parameters.") from None
+        sound = _is_sound(found, shape)
+    except (SafetensorError, KeyError, ValueError, TypeError, RecursionError):
+        sound = False
+    if not sound:
+        raise DataFormatError(f"{path.name}: expected personal parameters.")
     if facts["student"] != student:
-        raise ConfigError(
+        raise OtherStudent(
             f"{path.name} belongs to another student; run `personalise` again."
         )
     return found
@@ -86,11 +104,55 @@ def _organisation_tensors(model: Organisation) -> dict[str, FloatArray]:
 
 
 def _organisation(tensors: dict[str, FloatArray]) -> Organisation | None:
-    if "right" not in tensors:
+    if set(tensors) == {*_BY_USER, "facts"}:
         return None
     right, diagonal = tensors["right"], tensors["diagonal"]
     parts = tuple(tensors[f"left.{name}"] for name in ("data", "indices", "indptr"))
+    kinds = tuple(part.dtype for part in (*parts, right, diagonal))
+    if kinds != _KINDS or diagonal.ndim != 1 or right.shape[1:] != diagonal.shape:
+        raise ValueError("Expected another shape or kind of numbers.")
     left = sp.csr_matrix(parts, shape=(len(diagonal), right.shape[0]))
     # An index outside would be read outside.
     left.check_format(full_check=True)
     return Organisation(left, right, diagonal)
+
+
+def _users(names: object) -> tuple[str, ...]:
+    """Pseudonyms, each once."""
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise TypeError("Expected a list of strings.")
+    if len(set(names)) < len(names):
+        raise ValueError("Expected each user once.")
+    return tuple(names)
+
+
+def _share(value: object) -> float:
+    if not isinstance(value, float) or not 0 <= value <= 1:
+        raise ValueError("Expected a share in [0, 1].")
+    return value
+
+
+def _is_sound(found: Personal, shape: tuple[int, int] | None) -> bool:
+    """Whether lengths, kinds and values are such as were written."""
+    shares, gains = (found.user_share, found.alpha), (found.before, found.after)
+    lengths = all(each.shape == (len(found.users),) for each in (*shares, *gains))
+    lengths &= found.taste.ndim == 2 and len(found.taste) == len(found.users)
+    kinds = all(each.dtype == np.float32 for each in (*shares, *gains, found.taste))
+    if not lengths or not kinds:
+        return False
+    values = all(((each >= 0) & (each <= 1)).all() for each in shares)
+    values &= bool(np.isfinite(found.taste).all())
+    # Who has nothing to leave out has no such figure.
+    values &= not any(np.isinf(each).any() for each in gains)
+    model = found.organisation
+    if model is not None:
+        parts = (model.left.data, model.right, model.diagonal)
+        values &= all(np.isfinite(part).all() for part in parts)
+    return values and (shape is None or _fits(found, shape))
+
+
+def _fits(found: Personal, shape: tuple[int, int]) -> bool:
+    num_items, num_directions = shape
+    model = found.organisation
+    items = model is None or len(model.diagonal) == num_items
+    return items and found.taste.shape[1] == num_directions

@@ -2,11 +2,13 @@
 
 Client only. ChaCha20-Poly1305 (RFC 8439) under a random nonce, and what the file is
 bound into its authentication, so that one kind of file cannot stand for another. The
-key is a file of 32 bytes, or a passphrase stretched by scrypt (RFC 7914).
+key is 32 bytes, or a passphrase stretched by scrypt (RFC 7914). A log's records are
+sealed one by one (:class:`Sealer`), each bound to its log and its place in it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +19,11 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from common.durable_files import SECRET_BYTES, write_durably
 from common.errors import ConfigError, DataFormatError
+from common.versions import check_format
 
 FORMAT = b"tutela-vault-1\n"
-_PLAIN, _KEY_FILE, _PASSPHRASE = b"\x00", b"\x01", b"\x02"
-_SALT, _NONCE, _TAG = 16, 12, 16
+_PLAIN, _KEY, _PASSPHRASE = b"\x00", b"\x01", b"\x02"
+_SALT, _NONCE, _TAG, _DIGEST = 16, 12, 16, 32
 #: scrypt's cost: 64 MB and some tenths of a second a guess.
 _COST, _BLOCK = 2**16, 8
 
@@ -96,10 +99,9 @@ def seal(content: bytes, label: str, key: Key | None) -> bytes:
     """The bytes of a vault: format, kind, salt if any, nonce, ciphertext."""
     if key is None:
         return FORMAT + _PLAIN + content
-    kind = _PASSPHRASE if key.stretched else _KEY_FILE
     salt = secrets.token_bytes(_SALT) if key.stretched else b""
     nonce = secrets.token_bytes(_NONCE)
-    head = FORMAT + kind + salt
+    head = FORMAT + _kind(key) + salt
     cipher = ChaCha20Poly1305(_cipher_key(key, salt))
     return head + nonce + cipher.encrypt(nonce, content, head + label.encode())
 
@@ -113,7 +115,8 @@ def unseal(sealed: bytes, label: str, key: Key | None) -> bytes:
         DataFormatError: if this is no vault, the key is another, or a bit differs.
     """
     if not sealed.startswith(FORMAT) or len(sealed) == len(FORMAT):
-        raise DataFormatError("Expected a vault of format tutela-vault-1, got others.")
+        check_format("The vault", _named(sealed), (_named(FORMAT),))
+        raise DataFormatError("Expected a whole vault, got its first line alone.")
     kind = sealed[len(FORMAT) : len(FORMAT) + 1]
     rest = sealed[len(FORMAT) + 1 :]
     _check_key(kind, key)
@@ -134,17 +137,101 @@ def unseal(sealed: bytes, label: str, key: Key | None) -> bytes:
         ) from None
 
 
+#: What a log begins with: this, its kind, a salt (unused without a passphrase), its id.
+LOG_FORMAT = b"tutela-log-1\n"
+LOG_HEAD = len(LOG_FORMAT) + 1 + 2 * _SALT
+
+
+@dataclass(frozen=True)
+class Sealer:
+    """Seals the records of one log, each bound to the log and to its index.
+
+    Without a key a record is plain behind a digest over the same: damage and records
+    out of place are found, forgery is not.
+
+    Attributes:
+        bound: what each record is bound to beside its index.
+        cipher: ``None`` leaves records plain.
+    """
+
+    bound: bytes = field(repr=False)
+    cipher: ChaCha20Poly1305 | None = field(repr=False)
+
+    def seal(self, content: bytes, index: int) -> bytes:
+        """A record's bytes."""
+        if self.cipher is None:
+            return self._digest(content, index) + content
+        nonce = secrets.token_bytes(_NONCE)
+        return nonce + self.cipher.encrypt(nonce, content, self._place(index))
+
+    def unseal(self, record: bytes, index: int) -> bytes:
+        """What :meth:`seal` was given.
+
+        Raises:
+            DataFormatError: if a bit differs, or the record stood elsewhere.
+        """
+        try:
+            if self.cipher is not None and len(record) >= _NONCE + _TAG:
+                nonce, rest = record[:_NONCE], record[_NONCE:]
+                return self.cipher.decrypt(nonce, rest, self._place(index))
+            digest, content = record[:_DIGEST], record[_DIGEST:]
+            if self.cipher is None and digest == self._digest(content, index):
+                return content
+        except InvalidTag:
+            pass
+        raise DataFormatError(
+            f"Expected record {index} as it was written, under the key it was sealed "
+            "with; one of them is not."
+        )
+
+    def _place(self, index: int) -> bytes:
+        return self.bound + index.to_bytes(8, "big")
+
+    def _digest(self, content: bytes, index: int) -> bytes:
+        return hashlib.sha256(self._place(index) + content).digest()
+
+
+def new_log_head(key: Key | None) -> bytes:
+    """The first ``LOG_HEAD`` bytes of a log with an id of its own."""
+    return LOG_FORMAT + _kind(key) + secrets.token_bytes(2 * _SALT)
+
+
+def sealer(head: bytes, label: str, key: Key | None) -> Sealer:
+    """What seals and unseals the records of the log with this head.
+
+    Raises:
+        ConfigError: if a key is needed and none given, or the other way round.
+        DataFormatError: if it is no log's head.
+    """
+    if not head.startswith(LOG_FORMAT) or len(head) != LOG_HEAD:
+        check_format("The log", _named(head), (_named(LOG_FORMAT),))
+        raise DataFormatError("Expected a whole log, got less than its head.")
+    _check_key(head[len(LOG_FORMAT) : len(LOG_FORMAT) + 1], key)
+    salt = head[-2 * _SALT : -_SALT]
+    cipher = None if key is None else ChaCha20Poly1305(_cipher_key(key, salt))
+    return Sealer(head + label.encode(), cipher)
+
+
+def _named(content: bytes) -> str:
+    """What a file's first line calls it."""
+    return content[:40].partition(b"\n")[0].decode("ascii", "replace")
+
+
+def _kind(key: Key | None) -> bytes:
+    if key is None:
+        return _PLAIN
+    return _PASSPHRASE if key.stretched else _KEY
+
+
 def _check_key(kind: bytes, key: Key | None) -> None:
-    names = {_PLAIN: "no key", _KEY_FILE: "a key file", _PASSPHRASE: "a passphrase"}
+    names = {_PLAIN: "no key", _KEY: "a key", _PASSPHRASE: "a passphrase"}
     if kind not in names:
         raise DataFormatError("Expected a vault of a known kind, got another.")
-    given = _PLAIN if key is None else _KEY_FILE
-    if key is not None and key.stretched:
-        given = _PASSPHRASE
+    given = _kind(key)
     if given != kind:
         raise ConfigError(
             f"Expected {names[kind]}, which this file was written with, got "
-            f"{names[given]}."
+            f"{names[given]}; `reseal` changes a store's key."
         )
 
 

@@ -9,8 +9,10 @@ import typer
 from typer.testing import CliRunner
 
 from client.data import read_client_data
+from client.feedback import Feedback, FeedbackRow, encode_feedback, open_feedback
 from client.personal_commands import personalise
-from client.personal_file import PERSONAL, read_personal, student_digest
+from client.personal_file import read_personal, student_digest
+from client.store_key import PERSONAL
 from client.vault import key_from_file, key_from_passphrase
 from common.errors import ConfigError, DataFormatError, TutelaError
 from common.folders import STUDENT
@@ -34,10 +36,15 @@ def key(tmp_path: Path) -> Path:
     return path
 
 
-def tutela(*arguments: object, typed: str = "") -> str:
+def put_key(folder: Path, source: str) -> None:
+    path = folder / "settings.toml"
+    path.write_text(f'store-key = "{source}"\n' + path.read_text())
+
+
+def tutela(*arguments: object) -> str:
     app = typer.Typer()
     app.command()(personalise)
-    done = CliRunner().invoke(app, [str(each) for each in arguments], input=typed)
+    done = CliRunner().invoke(app, [str(each) for each in arguments])
     if isinstance(done.exception, TutelaError):
         raise done.exception
     assert done.exit_code == 0, done.output
@@ -56,26 +63,30 @@ def test_it_says_what_it_chose_and_stores_it(folder: Path) -> None:
 
 
 def test_with_a_key_it_is_sealed(folder: Path, key: Path) -> None:
-    assert "sealed" in tutela(folder, "--key", key)
+    put_key(folder, f"file:{key}")
+    assert "sealed" in tutela(folder)
     digest = student_digest(folder / STUDENT)
-    with pytest.raises(ConfigError, match="a key file"):
+    with pytest.raises(ConfigError, match="Expected a key, which"):
         read_personal(folder / PERSONAL, digest, None)
     assert read_personal(folder / PERSONAL, digest, key_from_file(key)).users
 
 
-def test_a_passphrase_is_asked_for_and_not_shown(folder: Path) -> None:
-    text = tutela(folder, "--passphrase", typed="open sesame\nopen sesame\n")
-    assert "sesame" not in text
+def test_a_passphrase_is_taken_and_not_shown(folder: Path, monkeypatch) -> None:
+    monkeypatch.setenv("STORE", "open sesame, please")
+    put_key(folder, "env:STORE")
+    assert "sesame" not in tutela(folder)
     read_personal(
         folder / PERSONAL,
         student_digest(folder / STUDENT),
-        key_from_passphrase("open sesame"),
+        key_from_passphrase("open sesame, please"),
     )
 
 
-def test_a_key_and_a_passphrase_are_too_much(folder: Path, key: Path) -> None:
-    with pytest.raises(ConfigError, match="got both"):
-        tutela(folder, "--passphrase", "--key", key)
+def test_feedback_counts_among_the_rows(folder: Path) -> None:
+    log = open_feedback(folder, None)
+    log.append(encode_feedback(Feedback("ab" * 16, (FeedbackRow("i1"),))))
+    log.close()
+    assert "9 users" in tutela(folder)
 
 
 def test_without_a_student_nothing_is_written(folder: Path) -> None:

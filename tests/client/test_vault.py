@@ -67,9 +67,9 @@ def test_a_plain_file_does_not_pass_for_a_sealed_one() -> None:
 
 def test_a_sealed_file_asks_for_its_kind_of_key() -> None:
     sealed = seal(SECRET, "personal", KEY)
-    with pytest.raises(ConfigError, match="a key file"):
+    with pytest.raises(ConfigError, match="a key, which"):
         unseal(sealed, "personal", None)
-    with pytest.raises(ConfigError, match="a key file"):
+    with pytest.raises(ConfigError, match="a key, which"):
         unseal(sealed, "personal", key_from_passphrase("x"))
 
 
