@@ -12,4 +12,5 @@ BENCHMARKS: dict[str, str] = {
     "compression": "compression",
     "domains": "domains",
     "comparison": "comparison",
+    "serving": "serving",
 }
