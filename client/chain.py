@@ -19,6 +19,7 @@ from typing import Any
 from client.faults import Fault, LedgerFault
 from common.errors import DataFormatError
 from common.events import DpEvent, event_record, read_event
+from common.versions import check_format
 
 EXPORT_FORMAT = "tutela-ledger-1"
 
@@ -207,8 +208,7 @@ def read_export(text: str) -> tuple[str, list[LedgerEntry]]:
     lines = text.splitlines()
     try:
         head = json.loads(lines[0])
-        if head["format"] != EXPORT_FORMAT:
-            raise ValueError
+        check_format("The export", head["format"], (EXPORT_FORMAT,))
         rows = [(row["body"], row["hash"]) for row in map(json.loads, lines[1:])]
         ledger = str(head["ledger"])
     except (ValueError, KeyError, IndexError, TypeError, RecursionError):

@@ -28,6 +28,9 @@ from common.folders import LEDGER
 #: A clock may be set back so far without a word, as time servers do.
 TOLERANCE = timedelta(seconds=5)
 
+#: Kept by SQLite as ``user_version``; 0 is version 1 from before it was written down.
+LEDGER_VERSION = 1
+
 _SCHEMA = """
 BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS ledger (id TEXT NOT NULL);
@@ -42,6 +45,17 @@ CREATE TRIGGER IF NOT EXISTS entries_stay BEFORE UPDATE ON entries
 CREATE TRIGGER IF NOT EXISTS entries_remain BEFORE DELETE ON entries
     BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 """
+
+
+class OtherVersion(LedgerFault):
+    """A ledger that a newer Tutela wrote; nothing in it is touched."""
+
+    def __init__(self, found: int) -> None:
+        super().__init__(Fault.DAMAGED)
+        self.args = (
+            f"Expected a ledger of version {LEDGER_VERSION}, got one of version "
+            f"{found}: a newer Tutela wrote it. Update this one; nothing was lost.",
+        )
 
 
 def utc_now() -> datetime:
@@ -258,13 +272,21 @@ def _connect(path: Path, *, begun: bool) -> sqlite3.Connection:
         try:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
+            _check_version(connection)
             if not begun:
                 _begin(connection)
                 sync_folder(path.parent)
-        except sqlite3.Error:
+        except (sqlite3.Error, LedgerFault):
             connection.close()
             raise
     return connection
+
+
+def _check_version(connection: sqlite3.Connection) -> None:
+    """Before anything else is read, and before a table is made."""
+    (found,) = connection.execute("PRAGMA user_version").fetchone()
+    if not 0 <= found <= LEDGER_VERSION:
+        raise OtherVersion(found)
 
 
 def _begin(connection: sqlite3.Connection) -> None:
@@ -273,6 +295,7 @@ def _begin(connection: sqlite3.Connection) -> None:
     if connection.execute("SELECT count(*) FROM ledger").fetchone() == (0,):
         row = (secrets.token_hex(32),)
         connection.execute("INSERT INTO ledger VALUES (?)", row)
+        connection.execute(f"PRAGMA user_version = {LEDGER_VERSION}")
     connection.execute("COMMIT")
     # The witness comes next: what it vouches for must be in the file itself.
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -280,6 +303,7 @@ def _begin(connection: sqlite3.Connection) -> None:
 
 def _read(connection: sqlite3.Connection) -> tuple[str, list[LedgerEntry]]:
     with named_faults():
+        _check_version(connection)
         if connection.execute("PRAGMA quick_check").fetchone() != ("ok",):
             raise LedgerFault(Fault.DAMAGED)
         ids = connection.execute("SELECT id FROM ledger").fetchall()

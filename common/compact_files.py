@@ -27,12 +27,12 @@ from common.compression import (
 )
 from common.durable_files import write_durably
 from common.errors import DataFormatError
+from common.student import FORMAT as STUDENT_FORMAT
 from common.student import StudentSpec, shapes
+from common.versions import check_format
 
 Precision = Literal["float32", "int8"]
 COMPACT_FORMAT = "tutela-compact-1"
-#: What ``common.student.save_student`` writes and ``load_student`` reads.
-STUDENT_FORMAT = "tutela-student-1"
 #: An exported file is meant to be handed on.
 READABLE = 0o644
 #: Each table's axis of items: in a file every item has a scale of its own.
@@ -125,8 +125,7 @@ def check_labels(
     Raises:
         DataFormatError: saying which of the two.
     """
-    if metadata.get("format") not in formats:
-        raise DataFormatError(f"{path}: expected format {' or '.join(formats)}.")
+    check_format(str(path), metadata.get("format"), formats)
     named = metadata.get("catalogue_digest")
     if named and catalogue_digest and named != catalogue_digest:
         raise DataFormatError(

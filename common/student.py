@@ -22,6 +22,9 @@ from torch import Tensor, nn
 from common.durable_files import write_durably
 from common.errors import DataFormatError
 from common.sections import StudentShape
+from common.versions import check_format
+
+FORMAT = "tutela-student-1"
 
 StateDict = dict[str, Tensor]
 
@@ -140,7 +143,7 @@ def interpolate(a: StateDict, b: StateDict, weight: float) -> StateDict:
 def save_student(path: Path, spec: StudentSpec, state: Mapping[str, Tensor]) -> None:
     """Write tensors and spec as safetensors: the whole new file or the old one."""
     metadata = {
-        "format": "tutela-student-1",
+        "format": FORMAT,
         "logit_scale": repr(spec.logit_scale),
         "history_exponent": repr(spec.history_exponent),
     }
@@ -162,8 +165,7 @@ def load_student(path: Path) -> Student:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError:
         metadata = {}
-    if metadata.get("format") != "tutela-student-1":
-        raise DataFormatError(f"{path}: expected format tutela-student-1.")
+    check_format(str(path), metadata.get("format"), (FORMAT,))
     dim, num_items = state["encoder.weight"].shape
     spec = StudentSpec(
         num_items,

@@ -140,17 +140,23 @@ def _header(
     if record is None:
         raise ProtocolError(f"Expected a record {ROUND!r} in the message.")
     version = record.get("protocol")
-    if version != PROTOCOL_VERSION:
-        raise ProtocolError(
-            f"Expected protocol version {PROTOCOL_VERSION}, got another; update the "
-            "older side."
-        )
+    if type(version) is not int or version != PROTOCOL_VERSION:
+        raise ProtocolError(_other_version(version))
     names = [each.name for each in fields(kind)]
     values = {name: record.get(name, "") for name in names}
     wrong = [name for name in names if not _fits(name, values[name])]
     if wrong:
         raise ProtocolError(f"Expected other values in the header: {wrong}.")
     return values
+
+
+def _other_version(found: object) -> str:
+    """Which side to update, if what came is a version at all."""
+    text = f"Expected protocol version {PROTOCOL_VERSION}, got another"
+    if type(found) is not int or not 0 < found < 1_000_000:
+        return f"{text} or none; the sender is another program, or damaged."
+    older = "sender" if found < PROTOCOL_VERSION else "receiver"
+    return f"{text} ({found}); update the {older}, which is older."
 
 
 def _fits(name: str, value: object) -> bool:

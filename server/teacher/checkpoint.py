@@ -17,6 +17,7 @@ from torch import Tensor
 
 from common.durable_files import write_durably
 from common.errors import DataFormatError
+from common.versions import check_format
 from server.teacher import Teacher
 from server.teacher.ease import Ease
 from server.teacher.factors import Factors
@@ -115,6 +116,5 @@ def _read(path: Path) -> tuple[dict[str, str], Tensors]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError):
         metadata, tensors = {}, {}
-    if metadata.get("format") != FORMAT:
-        raise DataFormatError(f"{path}: expected a whole file of format {FORMAT}.")
+    check_format(str(path), metadata.get("format"), (FORMAT,))
     return metadata, tensors

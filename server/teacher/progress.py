@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from common.durable_files import write_durably
 from common.errors import DataFormatError
+from common.versions import check_format
 
 FORMAT = "tutela-teacher-training-1"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -98,8 +99,7 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError):
         raise _damaged(path) from None
-    if metadata.get("format") != FORMAT:
-        raise _damaged(path)
+    check_format(str(path), metadata.get("format"), (FORMAT,))
     return metadata, tensors
 
 
