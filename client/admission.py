@@ -68,8 +68,7 @@ def read_request(message: Message, context: Context) -> Request:
     _check_content(message, config, folder)
     charge = None
     if kind != wire.DELIVER:
-        _check_target(config, settings)
-        charge = _charge(header, kind, config, seeded=settings.seed is not None)
+        charge = _affordable(header, kind, config, settings)
     return Request(folder, settings, header, kind, charge)
 
 
@@ -78,6 +77,17 @@ def _config(context: Context) -> RunConfig:
         return parse(context.run_config)
     except ConfigError as error:
         raise ProtocolError(f"The run's configuration does not fit: {error}") from None
+
+
+def _affordable(
+    header: wire.RoundHeader, kind: str, config: RunConfig, settings: ClientSettings
+) -> Charge:
+    """The charge, unless the run aims at what no noise reaches: a refusal as well."""
+    try:
+        _check_target(config, settings)
+        return _charge(header, kind, config, seeded=settings.seed is not None)
+    except ConfigError as error:
+        raise BudgetExhausted(f"The run cannot be charged: {error}") from None
 
 
 def _check_target(config: RunConfig, settings: ClientSettings) -> None:

@@ -1,6 +1,8 @@
 """The client's Flower app: wiring only, behind the exit door.
 
-The door has charged a message before it gets here. Message → rows → answer.
+The door has charged a message before it gets here. Message → rows → answer. In a
+deployment each message has a process of its own: what trains, and Opacus with it, is
+imported by the messages that train.
 """
 
 from __future__ import annotations
@@ -11,13 +13,10 @@ from flwr.app import Context, Message, RecordDict
 
 from client.admission import chosen_of, directions_of, labels_of, student_of
 from client.data import read_client_data
-from client.evaluate import metric_sums
 from client.randomness import RandomStream, stream
 from client.release import DoorApp, exit_door
 from client.settings import locate, read_settings
 from client.statistics import pair_sums, sketch_sum
-from client.train import Streams, mechanism_of
-from client.train import train as train_student
 from common import wire
 from common.catalogue import read_catalogue
 from common.config import parse
@@ -33,6 +32,9 @@ app = DoorApp()
 @app.train(mods=[exit_door])
 def train(message: Message, context: Context) -> Message:
     """Train one round and reply with the update."""
+    from client.train import Streams, mechanism_of
+    from client.train import train as train_student
+
     config = parse(context.run_config)
     folder = locate(context)
     data = read_client_data(folder)
@@ -86,6 +88,8 @@ def sketch(message: Message, context: Context) -> Message:
 @app.evaluate(mods=[exit_door])
 def evaluate(message: Message, context: Context) -> Message:
     """Reply with noised sums of metrics over this client's users."""
+    from client.evaluate import metric_sums
+
     config = parse(context.run_config)
     data = read_client_data(locate(context))
     number = wire.unpack_header(message.content).number

@@ -32,6 +32,7 @@ from common.statistics import (
     unpack_directions,
     unpack_items,
 )
+from common.structured_logs import switch_on_if_asked
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -102,6 +103,7 @@ class DoorApp(ClientApp):
 
     def __call__(self, message: Message, context: Context) -> Message:
         """Answer a message."""
+        switch_on_if_asked()
         try:
             return super().__call__(message, context)
         except ValueError:

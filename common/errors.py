@@ -26,6 +26,10 @@ class ProtocolError(TutelaError):
     """A message does not fit the protocol: wrong name, shape, round or value."""
 
 
+class RoundFailed(ProtocolError):
+    """Too few clients answered; the run can be resumed from its last checkpoint."""
+
+
 class BudgetExhausted(TutelaError):
     """Training would exceed the privacy budget in the client's own settings."""
 

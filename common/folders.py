@@ -22,6 +22,8 @@ RESULTS = "results.json"
 CONFIG = "config.toml"
 REPORT = "report.html"
 ROUNDS = "rounds"
+#: In a run's folder: what the run resumes from.
+CHECKPOINT = "checkpoint"
 
 LEDGER = "ledger.sqlite"
 ID_KEY = "id.key"

@@ -48,8 +48,14 @@ class Run(Section):
     name: Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)]
     seed: Annotated[int, Field(ge=-1, lt=2**63)]
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")]
+    start_timeout: Positive
     round_timeout: Positive
+    min_clients: PositiveInt
+    min_replies: PositiveInt
+    poll_interval: Positive
+    poll_longest: Positive
     keep_every: Count
+    resume: bool
 
 
 class Data(Section):
@@ -218,5 +224,6 @@ class Evaluation(Section):
     resamples: PositiveInt
     baselines: bool
     comparison: bool
+    decision: Literal["none", "z-scores", "min-max", "reciprocal-ranks", "borda"]
     personal: bool
     min_group_users: PositiveInt

@@ -8,6 +8,7 @@ receipts outlive the run, as ledgers do.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from filelock import FileLock
@@ -28,6 +29,20 @@ class Receipts:
     def of(self, node: int) -> str:
         """The last receipt of a node, "" if it never gave one."""
         return self._last.get(str(node), "")
+
+    @property
+    def last(self) -> dict[str, str]:
+        """Every node's last receipt."""
+        return dict(self._last)
+
+    def restore(self, earlier: Mapping[str, str]) -> None:
+        """Take a checkpoint's receipts of those nodes of which none is known.
+
+        An older receipt is as good as a newer one: a client looks whether the entry
+        is in its ledger.
+        """
+        unknown = earlier.keys() - self._last.keys()
+        self.keep({int(node): earlier[node] for node in unknown})
 
     def keep(self, receipts: dict[int, str]) -> None:
         """Remember what these nodes gave."""

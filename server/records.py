@@ -6,13 +6,18 @@ Server only. Nothing here comes from a client's data but through released update
 from __future__ import annotations
 
 import json
+import os
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from common.folders import METRICS, ROUNDS
+from common.structured_logs import fields, logger_of
 from common.student import StateDict, StudentSpec, save_student
+
+_log = logger_of("server")
 
 
 @dataclass
@@ -41,12 +46,25 @@ class RoundRecord:
 
 
 class Recorder:
-    """Appends to ``metrics.jsonl``; each line is whole on disk before the next."""
+    """Appends to ``metrics.jsonl``; each line is whole on disk before the next.
 
-    def __init__(self, out: Path) -> None:
+    A round, or the clients' statistics of a kind, has one line, though a run that was
+    interrupted may come to it again.
+    """
+
+    def __init__(self, out: Path, *, resumed: bool = False) -> None:
         out.mkdir(parents=True, exist_ok=True)
         self.out = out
-        (out / METRICS).write_text("")
+        self._told: set[tuple[str, int | str]] = set()
+        if resumed and (out / METRICS).is_file():
+            self._take_up(out / METRICS)
+        else:
+            (out / METRICS).write_text("")
+
+    def resume(self, number: int, stage: str, note: str) -> None:
+        """The run goes on after this stage of this round."""
+        facts = {"event": "resume", "round": number, "stage": stage, "note": note}
+        self._write(facts)
 
     def phase(self, number: int, name: str) -> None:
         """A phase of a round begins."""
@@ -58,22 +76,23 @@ class Recorder:
 
     def round(self, record: RoundRecord) -> None:
         """A round ended."""
+        if not self._is_new("round", record.round):
+            return
         facts = asdict(record)
         if record.epsilon == float("inf"):
             facts["epsilon"] = None
         self._write({"event": "round", **facts})
 
-    def statistics(
-        self, num_taken: int, num_clients: int, bytes_down: int, bytes_up: int
-    ) -> None:
-        """The clients gave their statistics."""
-        facts = {
-            "survivors": num_taken,
-            "num_clients": num_clients,
-            "bytes_down_per_client": bytes_down,
-            "bytes_up_per_client": bytes_up,
-        }
-        self._write({"event": "statistics", **facts})
+    def statistics(self, question: str, facts: Mapping[str, Any]) -> None:
+        """The clients gave their statistics.
+
+        Args:
+            question: ``pairs`` or ``sketch``.
+            facts: ``survivors``, ``num_clients``, ``bytes_down_per_client`` and
+                ``bytes_up_per_client`` of this exchange.
+        """
+        if self._is_new("statistics", question):
+            self._write({"event": "statistics", **facts, "question": question})
 
     def delivery(self, num_taken: int, num_clients: int) -> None:
         """The final student was sent to the clients."""
@@ -86,7 +105,24 @@ class Recorder:
         folder.mkdir(exist_ok=True)
         save_student(folder / f"{number:05d}.safetensors", spec, state)
 
+    def _is_new(self, event: str, which: int | str) -> bool:
+        new = (event, which) not in self._told
+        self._told.add((event, which))
+        return new
+
+    def _take_up(self, path: Path) -> None:
+        """Read what was told; a line that a crash cut off goes."""
+        content = path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        os.truncate(path, len(whole))
+        for line in map(json.loads, whole.splitlines()):
+            if line["event"] in ("round", "statistics"):
+                which = line.get("question", line.get("round"))
+                self._told.add((line["event"], which))
+
     def _write(self, line: dict[str, Any]) -> None:
         stamped = {"time": round(time.time(), 3), **line}
         with (self.out / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(stamped) + "\n")
+        facts = {k: v for k, v in line.items() if not isinstance(v, dict | list)}
+        _log.info(facts.pop("event"), extra=fields(**facts))

@@ -84,16 +84,36 @@ class PublicData:
 
 
 def locate(context: Context) -> ServerFolders:
-    """The folders of this run."""
+    """The folders of this run.
+
+    Raises:
+        ConfigError: if the run's folder goes by its name, and that is no folder's.
+    """
     home = user_data_path("tutela")
     public = context.node_config.get("public") or os.environ.get("TUTELA_PUBLIC")
     out = context.node_config.get("out") or os.environ.get("TUTELA_OUT")
     state = context.node_config.get("state")
     return ServerFolders(
         Path(str(public)) if public else home / "federation" / "server",
-        Path(str(out)) if out else home / "runs" / str(context.run_id),
+        Path(str(out)) if out else _run_folder(context),
         Path(str(state)) if state else state_folder(),
     )
+
+
+def _run_folder(context: Context) -> Path:
+    """By the run's name where the environment says where runs are, else by its id.
+
+    A resumed run is another of Flower's runs, and finds its folder by the name alone.
+    """
+    runs = os.environ.get("TUTELA_RUNS")
+    if not runs:
+        return user_data_path("tutela") / "runs" / str(context.run_id)
+    name = str(context.run_config.get("run.name", ""))
+    if name in ("", ".", "..") or Path(name).name != name or "\\" in name:
+        raise ConfigError(
+            f"run.name: expected a name that a folder can have, got {name!r}."
+        )
+    return Path(runs) / name
 
 
 def state_folder() -> Path:

@@ -1,4 +1,4 @@
-"""One round as named phases: train → aggregate → validate → measure → refresh → record.
+"""One round as named phases: train → aggregate → validate → measure → refresh → keep.
 
 An explicit loop over Flower's message API rather than a subclass of its strategies:
 an error reply costs one client's contribution, never the round, and a reply counts
@@ -11,43 +11,46 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import replace
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
 from common import wire
 from common.config import RunConfig
-from common.errors import ProtocolError
+from common.errors import ProtocolError, RoundFailed
 from common.interactions import FloatArray
 from common.plan import releases
 from common.soft_labels import SoftLabels
 from common.statistics import (
     Chosen,
+    Pairs,
     pack_directions,
     pack_items,
-    unpack_pairs,
-    unpack_sketch,
 )
 from common.student import StateDict, StudentSpec, shapes
 from server.aggregation import (
     AGGREGATORS,
-    OptimiserState,
     mean_metrics,
     running_average,
     weighted_mean,
 )
-from server.messages import Exchange, Postbox
+from server.answers import Answers
+from server.bounds import bounds_of
+from server.messages import Exchange, Postbox, content_digest
 from server.records import Recorder, RoundRecord
 from server.refinement import Summed
+from server.round_checkpoint import ENDED, TRAINED, Checkpoint, Progress
 from server.safeguard import validate
 from server.settings import PublicData
+from server.taste import Float
 
 Reply = TypeVar("Reply")
+#: Writes a checkpoint.
+Keep = Callable[[Checkpoint], None]
 
 
 class Tutor(Protocol):
@@ -63,21 +66,6 @@ class Tutor(Protocol):
         ...
 
 
-@dataclass
-class Progress:
-    """What changes from round to round; the only state of a federation."""
-
-    student: StateDict
-    optimiser: OptimiserState = field(default_factory=OptimiserState)
-    average: StateDict = field(default_factory=dict)
-    num_averaged: int = 0
-
-    @property
-    def released(self) -> StateDict:
-        """The averaged iterate once averaging began, before it the latest."""
-        return self.average or self.student
-
-
 class Federation:
     """A run's rounds over a Flower grid."""
 
@@ -89,43 +77,48 @@ class Federation:
         public: PublicData,
         postbox: Postbox,
         recorder: Recorder,
+        answers: Answers,
     ) -> None:
         self.grid, self.config, self.spec = grid, config, spec
         self.public, self.postbox, self.recorder = public, postbox, recorder
+        self.answers, self._begun = answers, False
 
     def rounds(
-        self, student: StateDict, tutor: Tutor, epsilons: Sequence[float]
+        self,
+        start: StateDict,
+        tutor: Tutor,
+        epsilons: Sequence[float],
+        keep: Keep,
+        resumed: Checkpoint | None = None,
     ) -> Iterator[Progress]:
-        """Run every round; yields the progress after each.
+        """Run every round that is left; yields the progress after each.
 
         Args:
-            student: where the clients start.
+            start: the student that the clients start from.
             tutor: gives the soft labels, and learns from the released students.
             epsilons: ε spent by a client after each round, for the record.
+            keep: writes a checkpoint; twice a round, and once before the first.
+            resumed: where to go on, if not at the start.
+
+        Raises:
+            RoundFailed: if too few clients are connected or give a valid reply; the
+                last checkpoint stands.
         """
-        progress = Progress(student)
-        for number in range(1, self.config.training.rounds + 1):
-            record = RoundRecord(number, epsilons[number - 1])
-            with self._phase(record, "train"):
-                updates, num_clients = self._train(
-                    number, progress.student, tutor.labels, record
-                )
-            with self._phase(record, "aggregate"):
-                self._aggregate(progress, updates, number)
-            with self._phase(record, "validate"):
-                record.validation = self._validate(progress)
-            every = self.config.client_metrics.every
-            if every and number % every == 0:
-                with self._phase(record, "measure"):
-                    record.client_metrics = self._measure(number, progress.released)
-            every = self.config.refresh.every
-            if every and number % every == 0:
-                with self._phase(record, "refresh"):
-                    record.teacher_gain = tutor.refresh(progress.released)
-            record.survivors, record.num_clients = len(updates), num_clients
-            self.recorder.round(record)
-            self._keep(progress, number)
-            yield progress
+        point = resumed or Checkpoint.before_the_first(start)
+        if resumed is None:
+            keep(point)
+        elif point.stage == ENDED and point.round:
+            # The line that was to follow the checkpoint may be missing.
+            self.recorder.round(point.record)
+        self.answers.forget()
+        while point.stage == TRAINED or point.round < self.config.training.rounds:
+            if point.stage == ENDED:
+                point = self._trained(point, tutor, epsilons[point.round])
+                self._kept(point, keep)
+            point = self._ended(point, tutor)
+            self._kept(point, keep)
+            self.recorder.round(point.record)
+            yield point.progress
 
     def pairs(self, chosen: Chosen) -> Summed:
         """Ask every client, once, for its noised counts and pairs of items.
@@ -134,16 +127,12 @@ class Federation:
             chosen: the items that count, bool ``[n]``; public.
 
         Raises:
-            ProtocolError: if no client answered.
+            RoundFailed: if too few clients answered.
         """
         content = RecordDict({wire.ITEMS: pack_items(chosen)})
-        answers = self._statistics(
-            wire.STATISTICS,
-            content,
-            partial(unpack_pairs, num_chosen=int(chosen.sum())),
-        )
-        arrays = ([each.counts for each in answers], [each.pairs for each in answers])
-        return Summed(tuple(map(_total, arrays)), len(answers))
+        num_chosen = int(chosen.sum())
+        unpack = partial(bounds_of(self.config).pairs_of, num_chosen=num_chosen)
+        return self._statistics(wire.STATISTICS, content, unpack, _total_pairs)
 
     def sketch(self, chosen: Chosen, directions: FloatArray) -> Summed:
         """Ask every client, once, for its noised pairs along some directions.
@@ -153,7 +142,7 @@ class Federation:
             directions: float32 ``[m, q]``.
 
         Raises:
-            ProtocolError: if no client answered.
+            RoundFailed: if too few clients answered.
         """
         content = RecordDict(
             {
@@ -163,24 +152,47 @@ class Federation:
         )
         num_chosen, num_directions = directions.shape
         unpack = partial(
-            unpack_sketch, num_chosen=num_chosen, num_directions=num_directions
+            bounds_of(self.config).sketch_of,
+            num_chosen=num_chosen,
+            num_directions=num_directions,
         )
-        answers = self._statistics(wire.SKETCH, content, unpack)
-        return Summed((_total(answers),), len(answers))
+        return self._statistics(
+            wire.SKETCH, content, unpack, lambda answers: (_total(answers),)
+        )
 
     def _statistics(
+        self,
+        kind: str,
+        content: RecordDict,
+        unpack: Callable[[RecordDict], Reply],
+        total: Callable[[list[Reply]], tuple[Float, ...]],
+    ) -> Summed:
+        """The clients' answers, added; those kept, if this was asked before."""
+        digest = content_digest(content)
+        found = self.answers.kept(kind, digest)
+        if found is None:
+            self.recorder.phase(1, kind.partition(".")[2])
+            answers, facts = self._ask_statistics(kind, content, unpack)
+            found = Summed(total(answers), len(answers)), facts
+            self.answers.keep(kind, digest, *found)
+        answer, facts = found
+        self.recorder.statistics("sketch" if kind == wire.SKETCH else "pairs", facts)
+        return answer
+
+    def _ask_statistics(
         self, kind: str, content: RecordDict, unpack: Callable[[RecordDict], Reply]
-    ) -> list[Reply]:
-        self.recorder.phase(1, kind.partition(".")[2])
+    ) -> tuple[list[Reply], dict[str, Any]]:
         nodes = self._nodes()
         exchange = self.postbox.ask(kind, 1, content, nodes)
         answers = list(self._unpacked(exchange, 1, unpack))
-        if not answers:
-            raise ProtocolError("Every client failed or refused its statistics.")
-        self.recorder.statistics(
-            len(answers), len(nodes), exchange.bytes_down, exchange.bytes_up
-        )
-        return answers
+        self._check_enough(1, len(answers), len(nodes))
+        facts = {
+            "survivors": len(answers),
+            "num_clients": len(nodes),
+            "bytes_down_per_client": exchange.bytes_down,
+            "bytes_up_per_client": exchange.bytes_up,
+        }
+        return answers, facts
 
     def deliver(self, student: StateDict) -> int:
         """Send the final student to every client, those out of budget included.
@@ -198,28 +210,58 @@ class Federation:
     @contextmanager
     def _phase(self, record: RoundRecord, name: str) -> Iterator[None]:
         self.recorder.phase(record.round, name)
-        start = time.perf_counter()
-        yield
-        record.seconds[name] = time.perf_counter() - start
+        with _timed(record, name):
+            yield
+
+    def _kept(self, point: Checkpoint, keep: Keep) -> None:
+        with _timed(point.record, "checkpoint"):
+            keep(point)
+
+    def _trained(self, point: Checkpoint, tutor: Tutor, epsilon: float) -> Checkpoint:
+        """The round after this point, as far as the updates are in the student."""
+        record = RoundRecord(point.round + 1, epsilon)
+        exchange = self._train(point.progress.student, tutor.labels, record)
+        with self._phase(record, "aggregate"):
+            unpack = partial(
+                wire.unpack_state, record=wire.UPDATE, shapes=shapes(self.spec)
+            )
+            updates = list(self._unpacked(exchange, record.round, unpack))
+            record.survivors = len(updates)
+            self._check_enough(record.round, record.survivors, record.num_clients)
+            progress = self._aggregated(point.progress, updates, record.round)
+        return Checkpoint(record.round, TRAINED, point.start, progress, record)
+
+    def _ended(self, point: Checkpoint, tutor: Tutor) -> Checkpoint:
+        """The same round to its end: what its student is worth, and teaches."""
+        progress, record, number = point.progress, point.record, point.round
+        with self._phase(record, "validate"):
+            record.validation = self._validate(progress)
+        if _is_due(self.config.client_metrics.every, number):
+            with self._phase(record, "measure"):
+                record.client_metrics = self._measure(number, progress.released)
+        if _is_due(self.config.refresh.every, number):
+            with self._phase(record, "refresh"):
+                record.teacher_gain = tutor.refresh(progress.released)
+        if _is_due(self.config.run.keep_every, number):
+            self.recorder.keep(number, self.spec, progress.released)
+        return Checkpoint(number, ENDED, point.start, progress, record)
 
     def _train(
-        self,
-        number: int,
-        student: StateDict,
-        labels: SoftLabels | None,
-        record: RoundRecord,
-    ) -> tuple[list[StateDict], int]:
+        self, student: StateDict, labels: SoftLabels | None, record: RoundRecord
+    ) -> Exchange:
+        self.recorder.phase(record.round, "train")
+        begun = time.perf_counter()
         content = RecordDict({wire.STUDENT: wire.pack_state(student)})
         if labels is not None:
             content[wire.SOFT_LABELS] = wire.pack_soft_labels(labels)
         nodes = self._nodes()
-        exchange = self.postbox.ask(wire.TRAIN, number, content, nodes)
+        exchange = self.postbox.ask(wire.TRAIN, record.round, content, nodes)
+        record.seconds["send"] = time.perf_counter() - begun - exchange.wait
+        record.seconds["wait"] = exchange.wait
         record.bytes_down_per_client = exchange.bytes_down
         record.bytes_up_per_client = exchange.bytes_up
-        unpack = partial(
-            wire.unpack_state, record=wire.UPDATE, shapes=shapes(self.spec)
-        )
-        return list(self._unpacked(exchange, number, unpack)), len(nodes)
+        record.num_clients = len(nodes)
+        return exchange
 
     def _measure(self, number: int, student: StateDict) -> dict[str, float] | None:
         content = RecordDict({wire.STUDENT: wire.pack_state(student)})
@@ -229,13 +271,35 @@ class Federation:
         return mean_metrics(sums, noise) if sums else None
 
     def _nodes(self) -> list[int]:
-        """The grid's nodes; right after a start it may take them a moment."""
-        deadline = time.monotonic() + min(30.0, self.config.run.round_timeout)
-        while not (nodes := sorted(self.grid.get_node_ids())):
+        """The grid's nodes; a run begins with enough of them, or waits a while."""
+        pace = self.config.run
+        least = 1 if self._begun else pace.min_clients
+        deadline = time.monotonic() + pace.start_timeout
+        while len(nodes := sorted(self.grid.get_node_ids())) < least:
             if time.monotonic() > deadline:
-                raise ProtocolError("Expected at least one connected client, got none.")
-            time.sleep(0.2)
+                raise RoundFailed(
+                    f"Expected at least {least} connected client(s) within "
+                    f"{pace.start_timeout:g} seconds (run.min-clients, "
+                    f"run.start-timeout), got {len(nodes)}."
+                )
+            time.sleep(pace.poll_interval)
+        self._begun = True
         return nodes
+
+    def _check_enough(self, number: int, came: int, asked: int) -> None:
+        least = self.config.run.min_replies
+        if came >= least:
+            return
+        found = (
+            f"expected at least {least} valid replies (run.min-replies), got {came} "
+            f"from {asked} clients"
+            if came
+            else "every client failed or refused"
+        )
+        raise RoundFailed(
+            f"Round {number}: {found}; see metrics.jsonl for their replies. The run "
+            "can be resumed: it asks the same again, and nobody is charged twice."
+        )
 
     def _unpacked(
         self, exchange: Exchange, number: int, unpack: Callable[[RecordDict], Reply]
@@ -247,14 +311,9 @@ class Federation:
             except ProtocolError as error:
                 self.recorder.refusal(number, str(error))
 
-    def _aggregate(
+    def _aggregated(
         self, progress: Progress, updates: list[StateDict], number: int
-    ) -> None:
-        if not updates:
-            raise ProtocolError(
-                f"Round {number}: every client failed or refused; see "
-                "metrics.jsonl for their replies."
-            )
+    ) -> Progress:
         settings = self.config.aggregation
         # Every client of a run declares the same size, so both weightings agree
         # until clients declare their own.
@@ -262,16 +321,14 @@ class Federation:
         weight = float(size) if settings.weights == "declared" else 1.0
         update = weighted_mean(updates, [weight] * len(updates))
         aggregate = AGGREGATORS[settings.name]
-        progress.student, progress.optimiser = aggregate(
+        student, optimiser = aggregate(
             progress.student, update, progress.optimiser, settings
         )
-        if number > settings.average_from * self.config.training.rounds:
-            progress.num_averaged += 1
-            progress.average = running_average(
-                progress.average or progress.student,
-                progress.student,
-                progress.num_averaged,
-            )
+        if number <= settings.average_from * self.config.training.rounds:
+            return replace(progress, student=student, optimiser=optimiser)
+        count = progress.num_averaged + 1
+        average = running_average(progress.average or student, student, count)
+        return Progress(student, optimiser, average, count)
 
     def _validate(self, progress: Progress) -> float | None:
         value = validate(
@@ -279,15 +336,26 @@ class Federation:
         )
         return None if math.isnan(value) else value
 
-    def _keep(self, progress: Progress, number: int) -> None:
-        every = self.config.run.keep_every
-        if every and number % every == 0:
-            self.recorder.keep(number, self.spec, progress.released)
+
+@contextmanager
+def _timed(record: RoundRecord, name: str) -> Iterator[None]:
+    """Add the seconds of the block to the record's."""
+    start = time.perf_counter()
+    yield
+    taken = time.perf_counter() - start
+    record.seconds[name] = record.seconds.get(name, 0.0) + taken
 
 
-def _total(parts: Sequence[FloatArray]) -> npt.NDArray[np.float64]:
+def _is_due(every: int, number: int) -> bool:
+    return every > 0 and number % every == 0
+
+
+def _total_pairs(answers: Sequence[Pairs]) -> tuple[Float, ...]:
+    arrays = ([each.counts for each in answers], [each.pairs for each in answers])
+    return tuple(map(_total, arrays))
+
+
+def _total(parts: Sequence[FloatArray]) -> Float:
     """In double precision: the order in which replies came leaves no trace."""
-    total: npt.NDArray[np.float64] = np.sum(
-        [each.astype(np.float64) for each in parts], axis=0
-    )
+    total: Float = np.sum([each.astype(np.float64) for each in parts], axis=0)
     return total

@@ -21,8 +21,11 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from common.config import FlatConfig
+from simulations.rewind import rewind, rewindable
 
 SERVER_NODE = 1
+#: In a run's folder: copies of clients at work, empty when all have answered.
+REWIND = "rewind"
 FIRST_CLIENT_NODE = 100
 
 
@@ -52,7 +55,7 @@ class InProcessGrid(Grid):
     def __init__(self, app: ClientApp, job: Job) -> None:
         self._app, self._job = app, job
         self._run = Run.create_empty(job.run_id)
-        self._replies: dict[str, Message] = {}
+        self._waiting: dict[str, Message] = {}
         self._contexts = {
             FIRST_CLIENT_NODE + index: Context(
                 run_id=job.run_id,
@@ -63,6 +66,8 @@ class InProcessGrid(Grid):
             )
             for index in range(job.num_clients)
         }
+        for context in self._contexts.values():
+            rewind(Path(str(context.node_config["folder"])), job.out / REWIND)
         TaskIdentity.run_id = job.run_id
         TaskIdentity.node_id = SERVER_NODE
         TaskIdentity.task_id = 1
@@ -92,23 +97,30 @@ class InProcessGrid(Grid):
         return list(self._contexts)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Deliver messages and keep the replies."""
+        """Take messages in; clients work when they are waited for, as it were."""
         ids = []
         for message in messages:
             message_id = uuid.uuid4().hex
             message.metadata.__dict__["_message_id"] = message_id
-            context = self._contexts[message.metadata.dst_node_id]
-            reply = self._app(_copy(message), context)
-            reply.metadata.__dict__["_message_id"] = uuid.uuid4().hex
-            self._replies[message_id] = _copy(reply)
+            self._waiting[message_id] = message
             ids.append(message_id)
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Replies to these messages, each once."""
+        """Replies to these messages, each once; the clients run here, to their end."""
         return [
-            self._replies.pop(each) for each in message_ids if each in self._replies
+            self._reply(self._waiting.pop(each))
+            for each in message_ids
+            if each in self._waiting
         ]
+
+    def _reply(self, message: Message) -> Message:
+        context = self._contexts[message.metadata.dst_node_id]
+        folder = Path(str(context.node_config["folder"]))
+        with rewindable(folder, self._job.out / REWIND):
+            reply = self._app(_copy(message), context)
+        reply.metadata.__dict__["_message_id"] = uuid.uuid4().hex
+        return _copy(reply)
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None

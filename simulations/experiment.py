@@ -6,6 +6,7 @@ without privacy, and a student from scratch under the same ε.
 
 from __future__ import annotations
 
+import json
 import secrets
 import shutil
 import time
@@ -14,7 +15,16 @@ from pathlib import Path
 
 import tomli_w
 
-from common.config import FlatConfig, RunConfig, parse, to_flat, unflatten
+from common.config import (
+    FlatConfig,
+    RunConfig,
+    parse,
+    read_overrides,
+    to_flat,
+    unflatten,
+)
+from common.durable_files import write_durably
+from common.errors import ConfigError
 from common.folders import (
     CATALOGUE,
     CONFIG,
@@ -23,6 +33,8 @@ from common.folders import (
     RESULTS,
 )
 from common.plan import noise_multiplier, total_statistics_noise
+from server.run_journal import holds_run, is_finished
+from simulations.baselines.ials import implicit_als
 from simulations.collecting import FEDERATION, Arm, collect
 from simulations.datasets import load
 from simulations.engine import Job, run_in_process
@@ -42,6 +54,8 @@ from simulations.results import (
 )
 
 BASELINES = "baselines"
+#: In a run's folder: that it is a simulation's, and how it was started.
+SIMULATION, SIMULATION_FORMAT = "simulation.json", "tutela-simulation-1"
 
 
 def arms_of(config: RunConfig, out: Path) -> list[Arm]:
@@ -79,13 +93,52 @@ def run_experiment(
         engine: a key of ``ENGINES``.
         as_json: lines of JSON instead of bars.
         command: what was typed, for the report.
+
+    Raises:
+        ConfigError: if ``evaluation.comparison`` lacks its package.
     """
-    start = time.perf_counter()
-    flat = to_flat(config)
+    if config.evaluation.comparison:
+        # Wanted at the end, and better missed at the beginning.
+        implicit_als()
     out.mkdir(parents=True, exist_ok=True)
-    (out / CONFIG).write_text(tomli_w.dumps(unflatten(flat)))
-    dealt = prepare(config, out / FEDERATION)
-    shutil.copy(out / FEDERATION / SERVER / CATALOGUE, out / CATALOGUE)
+    (out / CONFIG).write_text(tomli_w.dumps(unflatten(to_flat(config))))
+    facts = {"format": SIMULATION_FORMAT, "engine": engine, "command": command}
+    write_durably(out / SIMULATION, json.dumps(facts).encode(), mode=0o644)
+    return _run_arms(config, out, facts, as_json=as_json)
+
+
+def resume_experiment(out: Path, *, as_json: bool = False) -> Results:
+    """Go on with an interrupted experiment: what is finished is not done again.
+
+    Args:
+        out: its folder; configuration and engine are the ones that it began with.
+        as_json: lines of JSON instead of bars.
+
+    Raises:
+        ConfigError: if the folder holds none.
+    """
+    try:
+        facts = json.loads((out / SIMULATION).read_text(encoding="utf-8"))
+        found = facts["format"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ConfigError(
+            f"--resume: expected a simulation's folder with {SIMULATION}, got {out}."
+        ) from None
+    if found != SIMULATION_FORMAT:
+        raise ConfigError(
+            f"{out / SIMULATION}: expected format {SIMULATION_FORMAT}, got {found!r}; "
+            "resume with the version of Tutela that wrote it."
+        )
+    config = parse(read_overrides(out / CONFIG))
+    return _run_arms(config, out, facts, as_json=as_json)
+
+
+def _run_arms(
+    config: RunConfig, out: Path, facts: dict[str, str], *, as_json: bool
+) -> Results:
+    start = time.perf_counter()
+    flat, engine = to_flat(config), facts["engine"]
+    dealt = _dealt(config, out)
     noise = noise_multiplier(config)
     arms = arms_of(config, out)
     status = "complete"
@@ -106,7 +159,7 @@ def run_experiment(
         status=status,
         engine=engine,
         seconds=time.perf_counter() - start,
-        command=command,
+        command=facts["command"],
     )
     write_results(results, out / RESULTS)
     write_report(results, out / REPORT)
@@ -115,11 +168,27 @@ def run_experiment(
 
 def prepare(config: RunConfig, folder: Path) -> Split:
     """Load the data sets, deal the users out, write the folders."""
+    dealt = deal(config)
+    write_federation(dealt, folder, config)
+    return dealt
+
+
+def deal(config: RunConfig) -> Split:
+    """Load the data sets and deal the users out; the same at every call."""
     private = load(config.data.private)
     same = config.data.public == config.data.private
     public = private if same else load(config.data.public)
-    dealt = split(public, private, config)
-    write_federation(dealt, folder, config)
+    return split(public, private, config)
+
+
+def _dealt(config: RunConfig, out: Path) -> Split:
+    """The federation's folders, written unless they are; the catalogue says so."""
+    if (out / CATALOGUE).is_file():
+        return deal(config)
+    shutil.rmtree(out / FEDERATION, ignore_errors=True)
+    dealt = prepare(config, out / FEDERATION)
+    content = (out / FEDERATION / SERVER / CATALOGUE).read_bytes()
+    write_durably(out / CATALOGUE, content, mode=0o644)
     return dealt
 
 
@@ -131,10 +200,12 @@ def _run_arm(
     listener: Listener,
 ) -> None:
     config = parse(flat)
-    arm.out.mkdir(parents=True, exist_ok=True)
+    if is_finished(arm.out):
+        return
+    resumed = holds_run(arm.out)
     clients = out / FEDERATION / CLIENTS
     if arm.out != out:
-        clients = copy_clients(clients, arm.out / FEDERATION, config)
+        clients = _own_clients(arm, clients, config, resumed=resumed)
     job = Job(
         run_id=secrets.randbits(62),
         # Calibrated once, not at each message.
@@ -143,14 +214,24 @@ def _run_arm(
             # An arm without statistics has their share for its rounds.
             "privacy.noise-multiplier": noise_multiplier(config),
             "statistics.noise-multiplier": total_statistics_noise(config),
+            "run.resume": resumed,
         },
         num_clients=config.partition.num_clients,
         clients=clients,
         public=out / FEDERATION / SERVER,
         out=arm.out,
     )
-    with follow(arm.out / METRICS, arm.name, listener):
+    with follow(arm.out / METRICS, arm.name, listener, resumed=resumed):
         ENGINES[engine](job)
+
+
+def _own_clients(arm: Arm, clients: Path, config: RunConfig, *, resumed: bool) -> Path:
+    """The arm's copies of the client folders: those it began with, or new ones."""
+    if resumed:
+        return arm.out / FEDERATION / CLIENTS
+    # An interrupted start may have left some of them; nobody was asked anything yet.
+    shutil.rmtree(arm.out, ignore_errors=True)
+    return copy_clients(clients, arm.out / FEDERATION, config)
 
 
 def _in_process(job: Job) -> None:

@@ -28,11 +28,20 @@ INTERVAL = 0.2
 
 
 @contextmanager
-def follow(path: Path, arm: str, listener: Listener) -> Iterator[None]:
-    """Give ``listener`` each line of ``path`` while the block runs."""
-    done = threading.Event()
-    path.unlink(missing_ok=True)
-    thread = threading.Thread(target=_tail, args=(path, arm, listener, done))
+def follow(
+    path: Path, arm: str, listener: Listener, *, resumed: bool = False
+) -> Iterator[None]:
+    """Give ``listener`` each line of ``path`` while the block runs.
+
+    Args:
+        path: written anew; or, ``resumed``, gone on with after its last whole line.
+    """
+    done, start = threading.Event(), 0
+    if resumed and path.is_file():
+        start = path.read_bytes().rfind(b"\n") + 1
+    else:
+        path.unlink(missing_ok=True)
+    thread = threading.Thread(target=_tail, args=(path, arm, listener, done, start))
     thread.start()
     try:
         yield
@@ -41,8 +50,10 @@ def follow(path: Path, arm: str, listener: Listener) -> Iterator[None]:
         thread.join()
 
 
-def _tail(path: Path, arm: str, listener: Listener, done: threading.Event) -> None:
-    position, last = 0, False
+def _tail(
+    path: Path, arm: str, listener: Listener, done: threading.Event, position: int
+) -> None:
+    last = False
     while not last:
         last = done.wait(INTERVAL)
         if not path.is_file():

@@ -31,6 +31,7 @@ import client.budget
 import client.dp
 import client.ledger
 import client.release
+import client.train
 from client.chain import LedgerEntry
 from client.ledger import Ledger, inspect_ledger
 from client.settings import read_settings, witness_place
@@ -71,7 +72,7 @@ POINTS: dict[str, Callable[[], object]] = {
     "after the charge": after(Ledger, "append"),
     "rows read": after(client.app, "read_client_data"),
     "during training": before(client.dp.NoisyOptimizer, "privatise"),
-    "trained": after(client.app, "train_student"),
+    "trained": after(client.train, "train"),
     "before the reply is kept": before(client.release, "keep_reply"),
     "before the reply": after(client.release, "keep_reply"),
     "after the reply": lambda: patch.object(sys.modules[__name__], "replied", kill),

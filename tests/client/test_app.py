@@ -242,7 +242,7 @@ def test_a_failure_in_training_leaves_the_charge(folder, monkeypatch, error) -> 
     def fails(*args):
         raise error(MARKER)
 
-    monkeypatch.setattr(wiring, "train_student", fails)
+    monkeypatch.setattr("client.train.train", fails)
     context = context_of(folder)
     reply = app(message_of(), context)
     assert reply.error.reason == FAILED

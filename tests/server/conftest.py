@@ -1,5 +1,6 @@
 """A grid of scripted clients; validation users who all want item 5."""
 
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -22,21 +23,32 @@ class FakeGrid:
     def __init__(self, behaviours, *, backwards: bool = False) -> None:
         self.behaviours, self.backwards = behaviours, backwards
         self.sent: list[Message] = []
+        self.replies: dict[str, Message | None] = {}
         TaskIdentity.run_id, TaskIdentity.node_id = RUN_ID, 1
         TaskIdentity.task_id = 1
 
     def get_node_ids(self) -> list[int]:
         return list(self.behaviours)
 
-    def send_and_receive(self, messages, *, timeout=None) -> list[Message]:
+    def push_messages(self, messages) -> list[str]:
+        """Take them in; a node of which nothing comes back answers ``None``."""
         messages = list(messages)
         self.sent += messages
-        replies = [self._reply(message) for message in messages]
-        return replies[::-1] if self.backwards else replies
+        ids = []
+        for message in messages:
+            ids.append(uuid.uuid4().hex)
+            message.metadata.__dict__["_message_id"] = ids[-1]
+        order = messages[::-1] if self.backwards else messages
+        self.replies |= {m.metadata.message_id: self._reply(m) for m in order}
+        return ids
 
-    def _reply(self, message: Message) -> Message:
+    def pull_messages(self, message_ids) -> list[Message]:
+        found = [self.replies.pop(each, None) for each in message_ids]
+        return [reply for reply in found if reply is not None]
+
+    def _reply(self, message: Message) -> Message | None:
         made = self.behaviours[message.metadata.dst_node_id](message)
-        return Message(made, reply_to=message)
+        return None if made is None else Message(made, reply_to=message)
 
     def headers(self, kind: str | None = None) -> list[wire.RoundHeader]:
         """Of the messages sent so far, of one kind or of all."""

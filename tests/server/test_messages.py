@@ -14,6 +14,7 @@ from common.signature import check_signature, public_key
 from server.messages import Postbox
 from server.receipts import Receipts
 from server.records import Recorder
+from server.run_journal import Journal, RunFacts
 from tests.server.conftest import RUN_ID, FakeGrid, failing, replying
 
 SECRET = bytes(range(32))
@@ -30,9 +31,10 @@ def config(**overrides):
 
 
 def postbox(tmp_path, grid, asked=None) -> Postbox:
+    facts = RunFacts(str(RUN_ID), to_flat(asked or config()))
     return Postbox(
         grid,
-        str(RUN_ID),
+        Journal(tmp_path / "out", facts, resumed=False),
         asked or config(),
         CATALOGUE,
         SECRET,

@@ -66,3 +66,12 @@ def test_two_runs_of_one_server_keep_each_others_receipts(tmp_path) -> None:
     other.keep({2: SECOND})
     again = Receipts(tmp_path)
     assert (again.of(1), again.of(2)) == (FIRST, SECOND)
+
+
+def test_a_checkpoints_receipts_fill_gaps_alone(tmp_path) -> None:
+    """What is on the server's disk is newer, or as good."""
+    receipts = Receipts(tmp_path)
+    receipts.keep({1: "1" * 64})
+    receipts.restore({"1": "2" * 64, "3": "3" * 64})
+    assert receipts.last == {"1": "1" * 64, "3": "3" * 64}
+    assert Receipts(tmp_path).of(3) == "3" * 64

@@ -73,6 +73,27 @@ def test_what_outlives_a_run_has_a_folder_of_its_own(monkeypatch) -> None:
     assert folders.out.name == "12"
 
 
+def named(name: str) -> Context:
+    return Context(12, 1, {}, RecordDict(), {"run.name": name})
+
+
+def test_a_run_has_a_folder_by_its_name_where_runs_are(monkeypatch, tmp_path) -> None:
+    """A resumed run is another of Flower's, and finds it."""
+    monkeypatch.delenv("TUTELA_OUT", raising=False)
+    monkeypatch.setenv("TUTELA_RUNS", str(tmp_path))
+    assert locate(named("films 2")).out == tmp_path / "films 2"
+    monkeypatch.setenv("TUTELA_OUT", "here")
+    assert locate(named("films 2")).out == Path("here"), "named, it goes before"
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../up", "/abs", "a/b", "a\\b"])
+def test_a_name_does_not_lead_out_of_the_folder_of_runs(monkeypatch, name) -> None:
+    monkeypatch.delenv("TUTELA_OUT", raising=False)
+    monkeypatch.setenv("TUTELA_RUNS", "runs")
+    with pytest.raises(ConfigError, match=r"run\.name"):
+        locate(named(name))
+
+
 def test_public_data_by_hand(public: Path) -> None:
     data = read_public_data(public)
     np.testing.assert_array_equal(data.teaching.toarray(), [[1, 0, 1], [1, 0, 0]])

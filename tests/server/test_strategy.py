@@ -18,9 +18,12 @@ from common.errors import ConfigError, ProtocolError
 from common.signature import check_signature, public_key
 from common.soft_labels import encode
 from common.student import StudentSpec, build, interpolate, random_state, shapes
+from server.answers import Answers
 from server.messages import Postbox
 from server.receipts import Receipts
 from server.records import Recorder, RoundRecord
+from server.round_checkpoint import Checkpoint
+from server.run_journal import Journal, RunFacts
 from server.safeguard import choose_weight, validate
 from server.settings import PublicData, read_public_data
 from server.strategy import Federation
@@ -87,14 +90,25 @@ def federation(tmp_path: Path, grid: FakeGrid, **overrides) -> Federation:
     recorder = Recorder(tmp_path / "out")
     postbox = Postbox(
         grid,
-        str(RUN_ID),
+        journal(tmp_path, config),
         config,
         public.catalogue.digest,
         SECRET,
         Receipts(tmp_path / "state"),
         recorder,
     )
-    return Federation(grid, config, SPEC, public, postbox, recorder)
+    answers = Answers(tmp_path / "out")
+    return Federation(grid, config, SPEC, public, postbox, recorder, answers)
+
+
+def journal(tmp_path: Path, config) -> Journal:
+    return Journal(
+        tmp_path / "out", RunFacts(str(RUN_ID), to_flat(config)), resumed=False
+    )
+
+
+def nowhere(checkpoint: Checkpoint) -> None:
+    """Keeps no checkpoint."""
 
 
 def lines_of(tmp_path: Path) -> list[dict]:
@@ -107,7 +121,7 @@ def run(
 ):
     grid = FakeGrid(behaviours, backwards=backwards)
     running = federation(tmp_path, grid, **{"training.rounds": rounds} | overrides)
-    last = list(running.rounds(START, NOBODY, [0.5] * rounds))[-1]
+    last = list(running.rounds(START, NOBODY, [0.5] * rounds, nowhere))[-1]
     return last, lines_of(tmp_path)
 
 
@@ -270,7 +284,8 @@ def test_metrics_are_whole_lines_in_the_order_of_events(tmp_path) -> None:
     ]
     assert lines[-1]["epsilon"] == 0.5
     assert lines[-1]["validation"] is None, "there are no validation users"
-    assert set(lines[-1]["seconds"]) == set(phases)
+    told = {"send", "wait", "aggregate", "validate", "checkpoint"}
+    assert set(lines[-1]["seconds"]) == told
 
 
 def test_an_infinite_epsilon_is_valid_json(tmp_path) -> None:
@@ -311,9 +326,8 @@ def test_in_mode_off_no_noise_stands_in_the_metrics(tmp_path) -> None:
 def test_the_measured_student_is_the_released_one(tmp_path) -> None:
     grid = FakeGrid({1: honest()})
     asked = {"training.rounds": 3, "client-metrics.every": 3}
-    last = list(federation(tmp_path, grid, **asked).rounds(START, NOBODY, [0.5] * 3))[
-        -1
-    ]
+    running = federation(tmp_path, grid, **asked)
+    last = list(running.rounds(START, NOBODY, [0.5] * 3, nowhere))[-1]
     (sent,) = [m for m in grid.sent if m.metadata.message_type == wire.EVALUATE]
     state = wire.unpack_state(sent.content, wire.STUDENT, shapes(SPEC))
     for name, value in state.items():
@@ -377,7 +391,8 @@ def test_every_message_of_a_run_is_signed_for_what_it_is(tmp_path) -> None:
     grid = FakeGrid({1: honest(), 2: honest()})
     asked = {"training.rounds": 2, "client-metrics.every": 2}
     running = federation(tmp_path, grid, **asked)
-    running.deliver(list(running.rounds(START, NOBODY, [0.5] * 2))[-1].released)
+    last = list(running.rounds(START, NOBODY, [0.5] * 2, nowhere))[-1]
+    running.deliver(last.released)
     kinds = [message.metadata.message_type for message in grid.sent[::2]]
     assert kinds == [wire.TRAIN, wire.TRAIN, wire.EVALUATE, wire.DELIVER]
     flat = to_flat(running.config)
@@ -392,11 +407,8 @@ def test_soft_labels_travel_with_training_alone(tmp_path) -> None:
     scores = np.random.default_rng(0).normal(size=(2, 6)).astype(np.float32)
     labels = encode(scores, sp.csr_matrix(np.eye(2, 6, dtype=np.float32)), 3)
     grid = FakeGrid({1: honest()})
-    plain = federation(tmp_path, grid, **{"training.rounds": 1})
-    running = Federation(
-        grid, plain.config, SPEC, plain.public, plain.postbox, plain.recorder
-    )
-    list(running.rounds(START, ScriptedTutor(labels), [0.5]))
+    running = federation(tmp_path, grid, **{"training.rounds": 1})
+    list(running.rounds(START, ScriptedTutor(labels), [0.5], nowhere))
     running.deliver(START)
     train, deliver = grid.sent
     assert set(train.content) == {wire.STUDENT, wire.SOFT_LABELS, wire.ROUND}
@@ -409,7 +421,7 @@ def test_the_teacher_learns_from_released_students_when_it_is_its_turn(
     tutor = ScriptedTutor()
     asked = {"training.rounds": 4, "refresh.every": 2}
     running = federation(tmp_path, FakeGrid({3: honest()}), **asked)
-    list(running.rounds(START, tutor, [0.5] * 4))
+    list(running.rounds(START, tutor, [0.5] * 4, nowhere))
     assert len(tutor.seen) == 2
     lines = map(json.loads, (tmp_path / "out/metrics.jsonl").read_text().splitlines())
     gains = [line["teacher_gain"] for line in lines if line["event"] == "round"]

@@ -92,7 +92,8 @@ def test_rounds_record_cost_and_held_out_value_of_kept_students(run: Path) -> No
     assert [r.heldout is None for r in rounds] == [True, False, True, False]
     floats = (2 * 60 * 8 + 60) * 4
     assert all(r.bytes_up_per_client >= floats for r in rounds)
-    assert all(set(r.seconds) == {"train", "aggregate", "validate"} for r in rounds)
+    phases = {"send", "wait", "aggregate", "validate", "checkpoint"}
+    assert all(set(r.seconds) == phases for r in rounds)
 
 
 def test_the_folder_holds_what_the_readme_says(run: Path) -> None:

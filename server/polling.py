@@ -1,0 +1,105 @@
+"""Messages out, replies in: a loop of our own over Flower's push and pull.
+
+Server only. Flower's own loop looks every three seconds, and hands all replies over
+at once: one that cannot be read would take the others with it. Here each is fetched
+by itself, soon, and until a deadline; a node that never answers costs itself alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+from flwr.supercore.inflatable.inflatable_object import UnexpectedObjectContentError
+from google.protobuf.message import DecodeError
+
+from common.sections import Run
+
+#: What Flower raises where it cannot make a message of what a node sent, or hold it.
+UNREADABLE = (
+    UnexpectedObjectContentError,
+    DecodeError,
+    ValueError,
+    TypeError,
+    KeyError,
+    MemoryError,
+)
+
+#: A look for replies may come so much later than they, as a share of the wait so far.
+LATENESS = 0.02
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What came back.
+
+    Attributes:
+        replies: by the node that was asked, error replies included.
+        failures: by node, why there is no reply.
+        send, wait: seconds that pushing and waiting took.
+    """
+
+    replies: dict[int, Message]
+    failures: dict[int, str]
+    send: float
+    wait: float
+
+
+def exchange(grid: Grid, messages: Sequence[Message], pace: Run) -> Collected:
+    """Send messages, one a node, and wait for the replies until the deadline.
+
+    Args:
+        grid: Flower's.
+        messages: at most one to each node.
+        pace: ``round-timeout``, ``poll-interval`` and ``poll-longest``.
+    """
+    begun = time.monotonic()
+    nodes = [message.metadata.dst_node_id for message in messages]
+    pushed = [str(each or "") for each in grid.push_messages(messages)]
+    # Flower gives no id where it took no message, and none at all if all were too much.
+    pushed += [""] * (len(nodes) - len(pushed))
+    sent = time.monotonic()
+    waiting = {each: node for each, node in zip(pushed, nodes, strict=True) if each}
+    failures = {
+        node: "The message could not be sent."
+        for each, node in zip(pushed, nodes, strict=True)
+        if not each
+    }
+    replies: dict[int, Message] = {}
+    while waiting:
+        _pull(grid, waiting, replies, failures)
+        waited = time.monotonic() - sent
+        left = pace.round_timeout - waited
+        if not waiting or left <= 0:
+            break
+        time.sleep(min(pause(waited, pace), left))
+    for node in waiting.values():
+        failures[node] = f"No reply within {pace.round_timeout:g} seconds."
+    return Collected(replies, failures, sent - begun, time.monotonic() - sent)
+
+
+def pause(waited: float, pace: Run) -> float:
+    """Seconds until the next look: short at first, longer as the wait gets long."""
+    return min(max(pace.poll_interval, LATENESS * waited), pace.poll_longest)
+
+
+def _pull(
+    grid: Grid,
+    waiting: dict[str, int],
+    replies: dict[int, Message],
+    failures: dict[int, str],
+) -> None:
+    """Move each message that was answered from ``waiting`` to one of the others."""
+    for sent, node in list(waiting.items()):
+        try:
+            came = list(grid.pull_messages([sent]))
+        except UNREADABLE as error:
+            failures[waiting.pop(sent)] = f"Unreadable reply ({type(error).__name__})."
+            continue
+        for reply in came:
+            if reply.metadata.reply_to_message_id == sent:
+                replies[node] = reply
+                waiting.pop(sent, None)
