@@ -45,6 +45,9 @@ def _names(value: object) -> object:
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 Epsilon = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+#: Where a store's key may be, see ``store_key.py``.
+STORE_KEY = r"^(|file:.+|env:[A-Za-z_][A-Za-z0-9_]*|keyring)$"
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Table(BaseModel):
@@ -77,24 +80,29 @@ class ClientSettings(Table):
     Attributes:
         runs: names of the runs that may train here; ``*`` is any.
         servers: public keys whose signed runs may train here.
+        bundles: SHA-256 of the code bundles that this client's node may run; it runs
+            none where this is empty. A simulation ships no bundle and asks nothing.
         budget: by privacy unit; a release in another unit is refused.
         least_noise_multiplier: less noise than this is refused whatever it costs.
         allow_non_private: whether mode ``off`` may train on this folder's rows.
         witness: the file that remembers how far the ledger is, in another place
             than the folder; a relative path starts from the folder.
-        personal_key: a file of 32 bytes that seals personal parameters; a relative path
-            starts from the folder.
+        store_key: where the key is that seals feedback and personal parameters:
+            ``file:PATH`` (a relative one starts from the folder), ``env:NAME`` or
+            ``keyring``; empty for none. In the file alone, never the node's
+            configuration: whoever opens the store must find the same key.
         seed: noise and sampling from a seed, for simulations only; without it the
             operating system's randomness is used.
     """
 
     runs: Names = ()
     servers: Names = ()
+    bundles: Annotated[tuple[Sha256, ...], BeforeValidator(_names)] = ()
     budget: dict[Unit, Budget] = {"user": Budget()}
     least_noise_multiplier: Annotated[float, Field(gt=0)] = LEAST_NOISE
     allow_non_private: StrictBool = False
     witness: str = ""
-    personal_key: str = ""
+    store_key: Annotated[str, Field(pattern=STORE_KEY)] = ""
     seed: Annotated[int, Field(ge=0)] | None = None
 
 
@@ -133,6 +141,8 @@ def read_settings(
         raise ConfigError(f"{SETTINGS}: expected TOML: {error}") from None
     for key, value in (node_config or {}).items():
         first = key.partition(".")[0]
+        if first == "store-key":
+            raise ConfigError(f"store-key: expected in {SETTINGS}, not at the node.")
         if first in _KEYS:
             _put(tree, key.split("."), value)
         elif first.lower().replace("_", "-") in _KEYS:

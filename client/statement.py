@@ -130,7 +130,7 @@ def make_statement(
         runs=tuple(_runs(entries, delta)),
         charges=tuple(_charges(entries, delta)),
         notes=tuple(f"{_when(e)} {e.note}" for e in entries if e.charge is None),
-        sentence=sentence(charges),
+        sentence=f"{sentence(charges)} {code_sentence(settings)}",
     )
 
 
@@ -157,6 +157,21 @@ def sentence(charges: Sequence[Charge]) -> str:
     if any(charge.seeded for charge in charges):
         text += f" {SEEDED}"
     return text
+
+
+def code_sentence(settings: ClientSettings) -> str:
+    """Whose code reads the rows: the figures hold only for code that keeps to them."""
+    count = len(settings.bundles)
+    if not count:
+        return (
+            "Code: no bundle is pinned, so this client's own node runs none; under "
+            "another node the server chooses the code, and nothing of this is promised "
+            "against a server that ships other code."
+        )
+    return (
+        f"Code: this client's own node runs only the {count} pinned "
+        f"bundle{'s' if count > 1 else ''}; under another node the server chooses it."
+    )
 
 
 def _column(

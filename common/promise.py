@@ -16,6 +16,11 @@ from common.plan import Releases, planned_releases
 from common.wire import EVALUATE, SKETCH, STATISTICS, TRAIN
 
 NOT_PRIVATE = "NOT PRIVATE"
+PINNED = "Each client ran only code that its owner had pinned by its hash beforehand."
+UNPINNED = (
+    "The server shipped the code that read the rows and not every client had pinned "
+    "it: against a server that ships other code nothing of this is promised."
+)
 SEEDED = (
     "The noise was seeded for a reproducible simulation: the figures are the "
     "mechanism's, these very files protect nobody."
@@ -30,6 +35,8 @@ class Promise:
         epsilon: ``inf`` where nothing is promised.
         seeded: noise came from a seed, as only simulations allow: the figures are
             those of the mechanism, this very artefact protects nobody.
+        pinned: whether clients ran only code that their owners pinned; ``None`` where
+            nobody shipped any, as in a simulation.
     """
 
     epsilon: float
@@ -42,6 +49,7 @@ class Promise:
     accountant: str
     sampling: str
     seeded: bool
+    pinned: bool | None = None
 
     @property
     def stamp(self) -> str:
@@ -51,10 +59,11 @@ class Promise:
     @property
     def sentence(self) -> str:
         """The whole promise as one sentence (and a warning where one is due)."""
+        code = {None: "", True: f" {PINNED}", False: f" {UNPINNED}"}[self.pinned]
         if self.stamp:
             return (
                 f"{NOT_PRIVATE}: mode {self.mode} neither clips nor adds noise, so "
-                f"nothing is promised about {self.released}."
+                f"nothing is promised about {self.released}.{code}"
             )
         text = (
             f"Each client's releases in this run ({self.released}) are together "
@@ -64,13 +73,23 @@ class Promise:
             f"accountant: {self.accountant}; sampling: {self.sampling}. "
             "A person with rows at several clients, or in several runs, adds these "
             "up; noise is floating-point Gaussian, not hardened against attacks on "
-            "its last bits."
+            f"its last bits.{code}"
         )
         return f"{text} {SEEDED}" if self.seeded else text
 
 
-def promise_of(config: RunConfig, noise_multiplier: float, *, seeded: bool) -> Promise:
-    """What a client's whole run under this configuration promises."""
+def promise_of(
+    config: RunConfig,
+    noise_multiplier: float,
+    *,
+    seeded: bool,
+    pinned: bool | None = None,
+) -> Promise:
+    """What a client's whole run under this configuration promises.
+
+    Args:
+        pinned: see :class:`Promise`.
+    """
     privacy = config.privacy
     noise = noise_multiplier if privacy.mode != "off" else 0.0
     found = planned_releases(config, noise)
@@ -86,6 +105,7 @@ def promise_of(config: RunConfig, noise_multiplier: float, *, seeded: bool) -> P
         accountant="privacy loss distributions (dp-accounting PLD)",
         sampling=_sampling(found),
         seeded=seeded,
+        pinned=pinned,
     )
 
 

@@ -68,6 +68,7 @@ least-noise-multiplier = 0.5
 allow-non-private = true
 witness = "elsewhere.json"
 seed = 3
+store-key = "env:STORE_KEY"
 
 [budget.user]
 target-epsilon = 2.5
@@ -85,6 +86,7 @@ def test_settings_are_read_by_their_dashed_names(tmp_path: Path) -> None:
     assert (settings.runs, settings.servers) == (("movies", "books"), ("ab",))
     assert (settings.least_noise_multiplier, settings.seed) == (0.5, 3)
     assert settings.allow_non_private is True
+    assert settings.store_key == "env:STORE_KEY"
     assert settings.budget["user"].target_epsilon == 2.5
     assert settings.budget["user"].metrics_epsilon == 0.5
     interaction = settings.budget["interaction"]
@@ -107,6 +109,12 @@ def test_the_nodes_configuration_goes_before_the_file(tmp_path: Path) -> None:
     assert settings.budget["user"].delta == 1e-7, "the file's word stands beside it"
     assert settings.budget["interaction"].delta == 1e-6
     assert settings.servers == ("ab",)
+
+
+def test_a_node_does_not_say_where_the_stores_key_is(tmp_path: Path) -> None:
+    """Serving and training open one store: they must find one key."""
+    with pytest.raises(ConfigError, match="store-key"):
+        read_settings(tmp_path, {"store-key": "env:KEY"})
 
 
 def test_a_budget_of_one_unit_is_none_of_another(tmp_path: Path) -> None:
@@ -139,6 +147,9 @@ def test_without_a_word_the_witness_is_outside_the_folder(tmp_path: Path) -> Non
         ("least-noise-multiplier = 0", "least-noise-multiplier"),
         ("max-epsilon = 3.0", "max-epsilon"),
         ("allow_non_private = true", "allow_non_private"),
+        ('store-key = "vault"', "store-key"),
+        ('store-key = "file:"', "store-key"),
+        ('store-key = "env:not a name"', "store-key"),
     ],
 )
 def test_an_impossible_or_unknown_setting_is_named(tmp_path, text, key) -> None:

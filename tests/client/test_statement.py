@@ -13,7 +13,7 @@ from rich.console import Console
 from client.chain import Charge, LedgerEntry
 from client.ledger import inspect_ledger, open_ledger
 from client.settings import ClientSettings
-from client.statement import make_statement
+from client.statement import code_sentence, make_statement
 from client.statement_view import number, plot_statement, print_statement, sparkline
 from common.accounting import epsilon, epsilon_rdp
 from common.errors import ConfigError
@@ -41,6 +41,15 @@ def statement(*charges: Charge | None, settings=SETTINGS, deltas=(1e-6,)):
 
 
 FIVE = tuple(charge("1", n, A) for n in range(1, 6))
+
+
+def test_it_says_whether_code_was_pinned():
+    none = code_sentence(ClientSettings())
+    assert "no bundle is pinned" in none
+    assert "nothing of this is promised" in none
+    pinned = code_sentence(ClientSettings(bundles=("ab" * 32, "cd" * 32)))
+    assert "only the 2 pinned bundles" in pinned
+    assert statement(*FIVE).sentence.endswith(none)
 
 
 @pytest.mark.filterwarnings("ignore")

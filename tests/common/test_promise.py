@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from common.accounting import epsilon
 from common.config import defaults, parse
 from common.events import DpEvent
-from common.promise import NOT_PRIVATE, promise_of
+from common.promise import NOT_PRIVATE, PINNED, UNPINNED, promise_of
 
 CONFIG = parse(
     defaults()
@@ -106,6 +106,17 @@ def test_seeded_noise_warns():
     assert "seeded" in seeded
     assert "protect nobody" in seeded
     assert "seeded" not in PROMISE.sentence
+
+
+def test_it_says_whether_clients_pinned_the_code():
+    assert PROMISE.pinned is None
+    pinned = replace(PROMISE, pinned=True).sentence
+    assert pinned == f"{PROMISE.sentence} {PINNED}"
+    unpinned = replace(PROMISE, pinned=False, seeded=True).sentence
+    assert UNPINNED in unpinned
+    assert unpinned.endswith("protect nobody.")
+    nothing = replace(PROMISE, pinned=False, epsilon=math.inf).sentence
+    assert nothing.endswith(UNPINNED)
 
 
 def test_the_statistic_is_in_the_promise():
