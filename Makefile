@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types environment clean
+.PHONY: demo test deployment-test lint types proto environment clean
 
 demo: environment
 	$(BIN)/tutela data get ml-100k
@@ -12,12 +12,20 @@ test: environment
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 	$(BIN)/python -m pytest -m slow
 
+# A federation of real processes on this machine: init to down, with kills between.
+deployment-test: environment
+	$(BIN)/python -m pytest -m slow tests/simulations/deployment/test_end_to_end.py
+
 lint: environment
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 types: environment
 	$(BIN)/mypy
+
+# The code is committed: a device needs no compiler.
+proto: environment
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. client/proto/recommender.proto
 
 environment: .venv/installed
 

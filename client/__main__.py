@@ -5,7 +5,11 @@ from __future__ import annotations
 import typer
 
 from client.commands import import_rows, ledger_app
+from client.deploy_commands import node, pin
+from client.monitor_commands import monitor
 from client.personal_commands import personalise
+from client.serve_commands import serve
+from client.store_commands import reseal
 from common.command_line import run
 
 app = typer.Typer(
@@ -17,6 +21,11 @@ app = typer.Typer(
 app.add_typer(ledger_app, name="ledger")
 app.command("import")(import_rows)
 app.command()(personalise)
+app.command()(serve)
+app.command()(reseal)
+app.command()(monitor)
+app.command()(node)
+app.command()(pin)
 
 if __name__ == "__main__":
     run(app)

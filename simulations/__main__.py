@@ -13,12 +13,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from client.commands import import_rows, ledger_app
+from client.monitor_commands import monitor as monitor_client
 from client.personal_commands import personalise
+from client.serve_commands import serve
+from client.store_commands import reseal
 from common.command_line import run
 from common.errors import ConfigError
 from common.folders import CATALOGUE, CONFIG, REPORT, STUDENT
 from server.commands import server_key
+from server.monitor.commands import monitor
 from simulations.data_commands import data_app
+from simulations.deploy_commands import deploy_app
 from simulations.export_commands import export
 from simulations.run_commands import benchmark, describe
 
@@ -35,9 +40,14 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(ledger_app, name="ledger")
+app.add_typer(deploy_app, name="deploy")
 app.command("import")(import_rows)
 app.command()(personalise)
+app.command()(serve)
+app.command()(reseal)
 app.command("server-key")(server_key)
+app.command()(monitor)
+app.command("monitor-client")(monitor_client)
 app.command()(describe)
 app.command()(export)
 app.command()(benchmark)
@@ -65,7 +75,9 @@ CountOption = Annotated[int, typer.Option("-k", min=1, help="How many items.")]
 
 @app.command()
 def simulate(
-    out: Annotated[Path, typer.Option(help="Folder for the run's results.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the run's results.")
+    ] = None,
     config: ConfigOption = None,
     assignments: SetOption = None,
     engine: Annotated[Engine, typer.Option()] = Engine.inprocess,
@@ -76,21 +88,35 @@ def simulate(
     overwrite: Annotated[
         bool, typer.Option(help="Replace an earlier run in the folder.")
     ] = False,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with the interrupted run in a folder.")
+    ] = None,
 ) -> None:
     """Train over a simulated federation; write results and a report."""
-    from simulations.experiment import run_experiment
+    from simulations.experiment import resume_experiment, run_experiment
     from simulations.shareable import shareable_command
     from simulations.table import print_results
 
-    settings = _config(config, assignments, seed)
-    _make_room(out, "run", CONFIG, overwrite=overwrite)
-    results = run_experiment(
-        settings,
-        out,
-        engine=engine.value,
-        as_json=as_json,
-        command=shareable_command(["tutela", *sys.argv[1:]]),
-    )
+    if resume is not None:
+        if out or config or assignments or seed is not None or overwrite:
+            raise ConfigError(
+                "--resume: expected no --out, --config, --set, --seed or --overwrite; "
+                "a run goes on as it began."
+            )
+        out = resume
+        results = resume_experiment(out, as_json=as_json)
+    elif out is None:
+        raise ConfigError("Expected --out for a new run, or --resume for one to go on.")
+    else:
+        settings = _config(config, assignments, seed)
+        _make_room(out, "run", CONFIG, overwrite=overwrite)
+        results = run_experiment(
+            settings,
+            out,
+            engine=engine.value,
+            as_json=as_json,
+            command=shareable_command(["tutela", *sys.argv[1:]]),
+        )
     if as_json:
         typer.echo(results.model_dump_json())
     else:
@@ -194,14 +220,18 @@ def _make_room(out: Path, kind: str, mark: str, *, overwrite: bool) -> None:
 
 
 def _print_items(catalogue: Catalogue, found: TopK, title: str) -> None:
+    import polars as pl
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    titles = catalogue.table["title"].to_list()
-    table = Table("", "title", "score", title=title)
+    named = catalogue.table.select("item", pl.col("title").fill_null(""))
+    # Text, since a title in square brackets is no markup.
+    labels = [Text(name or f"item {item}") for item, name in named.iter_rows()]
+    table = Table("", "title", "score", title=Text(title))
     pairs = zip(found.item[0].tolist(), found.score[0].tolist(), strict=True)
     for place, (item, score) in enumerate(pairs, start=1):
-        table.add_row(str(place), titles[item], f"{score:.3f}")
+        table.add_row(str(place), labels[item], f"{score:.3f}")
     Console().print(table)
 
 

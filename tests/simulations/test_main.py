@@ -106,7 +106,7 @@ def test_json_is_a_line_an_event_and_the_results_last(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["round"] for line in lines if line.get("event") == "round"] == [1, 2]
-    assert lines[-1]["schema_version"] == 3
+    assert lines[-1]["schema_version"] == 4
     assert lines[-1]["seed"] == 3
     assert lines[-1]["promise"]["seeded"]
     assert lines[-1]["command"].startswith("tutela simulate --out run --json")
