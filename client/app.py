@@ -16,6 +16,7 @@ from client.data import read_client_data
 from client.randomness import RandomStream, stream
 from client.release import DoorApp, exit_door
 from client.settings import locate, read_settings
+from client.statement import run_sentence
 from client.statistics import pair_sums, sketch_sum
 from common import wire
 from common.catalogue import read_catalogue
@@ -111,7 +112,13 @@ def deliver(message: Message, context: Context) -> Message:
     """Keep the final student; it costs nothing, so an exhausted client gets it too."""
     config, folder = parse(context.run_config), locate(context)
     student = student_of(message, config, read_catalogue(folder / CATALOGUE))
-    save_student(folder / STUDENT, student.spec, student.state_dict())
+    settings = read_settings(folder, context.node_config)
+    save_student(
+        folder / STUDENT,
+        student.spec,
+        student.state_dict(),
+        promise=run_sentence(config, settings),
+    )
     return Message(RecordDict(), reply_to=message)
 
 

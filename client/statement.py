@@ -15,8 +15,10 @@ from client.budget import spent
 from client.chain import Charge, LedgerEntry
 from client.settings import Budget, ClientSettings
 from common.accounting import epsilon, epsilon_path, epsilon_rdp
+from common.config import RunConfig
 from common.events import Unit
-from common.promise import NOT_PRIVATE, SEEDED
+from common.plan import noise_multiplier
+from common.promise import NOT_PRIVATE, SEEDED, promise_of
 
 UNITS: tuple[Unit, ...] = get_args(Unit)
 
@@ -157,6 +159,13 @@ def sentence(charges: Sequence[Charge]) -> str:
     if any(charge.seeded for charge in charges):
         text += f" {SEEDED}"
     return text
+
+
+def run_sentence(config: RunConfig, settings: ClientSettings) -> str:
+    """What one run promised this client, and whose code read the rows."""
+    noise, seeded = noise_multiplier(config), settings.seed is not None
+    promise = promise_of(config, noise, seeded=seeded)
+    return f"{promise.sentence} {code_sentence(settings)}"
 
 
 def code_sentence(settings: ClientSettings) -> str:

@@ -140,13 +140,21 @@ def interpolate(a: StateDict, b: StateDict, weight: float) -> StateDict:
     return {name: torch.lerp(a[name], b[name], weight) for name in a}
 
 
-def save_student(path: Path, spec: StudentSpec, state: Mapping[str, Tensor]) -> None:
-    """Write tensors and spec as safetensors: the whole new file or the old one."""
+def save_student(
+    path: Path, spec: StudentSpec, state: Mapping[str, Tensor], *, promise: str = ""
+) -> None:
+    """Write tensors and spec as safetensors: the whole new file or the old one.
+
+    Args:
+        promise: what the training promised, for whoever is served by the student.
+    """
     metadata = {
         "format": FORMAT,
         "logit_scale": repr(spec.logit_scale),
         "history_exponent": repr(spec.history_exponent),
     }
+    if promise:
+        metadata["promise"] = promise
     tensors = {name: tensor.contiguous() for name, tensor in state.items()}
     write_durably(path, save(tensors, metadata))
 

@@ -33,6 +33,9 @@ LOOPBACK = "127.0.0.1"
 UNPACKED = ".flower"
 #: Seconds between looks for a task of one's own, in memory.
 TASK_POLL = 0.05
+#: Seconds within which a node is to be heard. A server counts on a node that was killed
+#: for twice as long, and only then lets it in again: with Flower's own 30, a minute.
+HEARTBEAT = 10
 
 _log = logging.getLogger("tutela.client")
 
@@ -238,6 +241,15 @@ def start_api(
     return stop
 
 
+def set_heartbeat(seconds: float) -> None:
+    """Tell Flower how often this node is heard: what it promises, and what it does."""
+    from flwr.supercore import heartbeat
+    from flwr.supernode import fleet_http_connection
+
+    for module in (heartbeat, fleet_http_connection):
+        module.__dict__["HEARTBEAT_DEFAULT_INTERVAL"] = seconds
+
+
 def _serve(
     node: Node, key: EllipticCurvePrivateKey, certificates: bytes, workers: Workers
 ) -> None:
@@ -261,6 +273,7 @@ def _serve(
     )
     tasks.start()
     flower._pull_and_store_message = guarded(node.folder, node.poll)
+    set_heartbeat(HEARTBEAT)
     try:
         flower.start_client_internal(
             state_factory=factory,

@@ -10,6 +10,7 @@ import scipy.sparse as sp
 import torch
 from flwr.app import Array, Message
 from flwr.common.serde import message_from_proto, message_to_proto
+from safetensors import safe_open
 
 import client.app as wiring
 from client.app import app
@@ -17,6 +18,7 @@ from client.data import read_client_data
 from client.release import CLOSED, FAILED, MISFIT, REFUSED
 from common import wire
 from common.events import DpEvent
+from common.folders import STUDENT
 from common.soft_labels import encode
 from common.student import random_state, shapes
 from tests.client.conftest import (
@@ -352,3 +354,13 @@ def test_a_client_put_back_from_a_backup_is_told_by_its_server(tmp_path) -> None
     refused = app(message_of(3, acknowledged=receipt), context)
     assert refused.error.reason == CLOSED
     assert [number for number, _ in spent(folder)] == [1]
+
+
+def test_a_delivered_student_says_what_its_training_promised(folder) -> None:
+    reply = app(message_of(kind=wire.DELIVER), context_of(folder))
+    assert not reply.has_error()
+    with safe_open(folder / STUDENT, framework="np") as file:
+        promise = file.metadata()["promise"]
+    for part in ("ε = ", "δ = 1e-05", "per user", "nobody else is trusted", "Poisson"):
+        assert part in promise
+    assert "no bundle is pinned" in promise

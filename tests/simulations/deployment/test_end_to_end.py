@@ -1,9 +1,11 @@
 """A deployment's whole life on this machine, by the commands that operators type.
 
 Real processes, TLS, node authentication, pinned bundles: init, up, a node killed in a
-round, the server app killed and its run resumed, foreign code refused, down.
+round, the server app killed and its run resumed, foreign code refused, the new student
+served and asked for recommendations, down.
 """
 
+import hashlib
 import json
 import os
 import signal
@@ -12,12 +14,17 @@ import sys
 import time
 from pathlib import Path
 
+import grpc
 import psutil
 import pytest
 from flwr.cli.build import build_fab_from_files
 
 from client.ledger import inspect_ledger
+from client.proto.recommender_pb2 import DescribeRequest, History, RecommendRequest
+from client.proto.recommender_pb2_grpc import RecommenderStub
 from client.settings import read_settings, witness_place
+from common.catalogue import read_catalogue
+from common.recommend import recommend
 from common.student import load_student
 from simulations.deployment.control import connect
 from simulations.deployment.layout import Layout
@@ -224,8 +231,6 @@ def test_foreign_code_is_refused_by_every_node(life):
         for name, text in FOREIGN.items()
     }
     content, _ = build_fab_from_files(files)
-    import hashlib
-
     name = hashlib.sha256(content).hexdigest()
     with connect(life.folder) as control:
         number = control.submit(content, name, {})
@@ -238,6 +243,33 @@ def test_foreign_code_is_refused_by_every_node(life):
         assert name in log
         unpacked = life.layout.client(client).folder / ".flower"
         assert not list(unpacked.rglob("client_app.py"))
+
+
+def test_a_client_serves_what_the_federation_learnt(life):
+    folder = life.layout.client("0001").folder
+    socket, log = folder / "serving.sock", life.home / "serve.log"
+    with log.open("w") as output:
+        serving = subprocess.Popen(
+            [TUTELA, "serve", folder, "--engine", "torch"],
+            env=life.environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        life.wait_for(socket.exists)
+        with grpc.insecure_channel(f"unix:{socket}") as channel:
+            stub = RecommenderStub(channel)
+            told = stub.Describe(DescribeRequest(), timeout=30, wait_for_ready=True)
+            ids = read_catalogue(folder / "catalogue.parquet").items.ids
+            asked = RecommendRequest(history=History(items=ids[:2]), k=5)
+            reply = stub.Recommend(asked, timeout=30)
+    finally:
+        serving.terminate()
+        assert serving.wait(30) == 0, log.read_text()
+    assert "per user" in told.promise
+    assert "1 pinned bundle" in told.promise
+    best = recommend(load_student(folder / "student.safetensors"), [0, 1], 5)
+    assert [item.item for item in reply.items] == [ids[i] for i in best.item[0]]
 
 
 def test_status_tells_processes_nodes_and_runs(life):
