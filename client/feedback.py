@@ -93,13 +93,18 @@ def is_sound(row: FeedbackRow) -> bool:
     )
 
 
-def open_feedback(folder: Path, key: Key | None) -> SealedLog:
+def open_feedback(
+    folder: Path, key: Key | None, most_bytes: int | None = None
+) -> SealedLog:
     """The folder's log, for appending :func:`encode_feedback`'s records.
+
+    Args:
+        most_bytes: beyond which the log may not grow.
 
     Raises:
         ConfigError, DataFormatError: as ``sealed_log.SealedLog``.
     """
-    return SealedLog(folder / FEEDBACK, LABEL, key)
+    return SealedLog(folder / FEEDBACK, LABEL, key, most_bytes)
 
 
 def read_feedback(folder: Path, key: Key | None) -> pl.DataFrame:

@@ -25,6 +25,10 @@ from common.errors import ConfigError, DataFormatError
 _PREFIX, MOST_BYTES = 8, 1 << 24
 
 
+class NoRoom(ConfigError):
+    """A bound on what is stored leaves no room for more."""
+
+
 @dataclass(frozen=True)
 class LogContent:
     """A log as it was read.
@@ -123,13 +127,19 @@ class SealedLog:
         records: what it held when it was opened.
     """
 
-    def __init__(self, path: Path, label: str, key: Key | None) -> None:
+    def __init__(
+        self, path: Path, label: str, key: Key | None, most_bytes: int | None = None
+    ) -> None:
         """Open or begin a log.
+
+        Args:
+            most_bytes: beyond which the file may not grow.
 
         Raises:
             ConfigError: if another process has it open.
             ConfigError, DataFormatError: as :func:`read_log`.
         """
+        self._name, self._most_bytes = path.name, most_bytes
         self._lock = _lock(path)
         try:
             if not path.exists():
@@ -149,9 +159,11 @@ class SealedLog:
 
         Raises:
             DataFormatError: if it is longer than ``MOST_BYTES``.
+            NoRoom: if the file would grow beyond its bound.
             OSError: if the disk does not take it.
         """
         record = _record(self._seal, content, self._count)
+        self._check_room(len(record))
         if os.fstat(self._file.fileno()).st_size != self._length:
             self._rewind()
         try:
@@ -166,6 +178,14 @@ class SealedLog:
         """Let others append."""
         self._file.close()
         self._lock.release()
+
+    def _check_room(self, more: int) -> None:
+        most = self._most_bytes
+        if most is not None and self._length + more > most:
+            raise NoRoom(
+                f"{self._name}: expected at most {most} bytes, got {self._length} and "
+                f"{more} to add."
+            )
 
     def _rewind(self) -> None:
         """Drop what stands behind the last record."""

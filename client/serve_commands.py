@@ -40,6 +40,12 @@ def serve(
         int, typer.Option(help="Calls at work or waiting.")
     ] = LIMITS.concurrency,
     threads: Annotated[int, typer.Option(help="Calls at work.")] = LIMITS.threads,
+    most_users: Annotated[
+        int, typer.Option(help="New users that feedback may bring.")
+    ] = LIMITS.most_users,
+    most_stored: Annotated[
+        int, typer.Option(help="Bytes of feedback on disk.")
+    ] = LIMITS.most_stored,
     grace: Annotated[
         float, typer.Option(min=0, help="Seconds that calls may take when it ends.")
     ] = 10.0,
@@ -54,7 +60,9 @@ def serve(
     switch_on()
     torch.set_num_threads(1)  # calls run side by side
     place = listening(folder, listen, certificate, private_key, token)
-    limits = Limits(most_items, most_bytes, rate, concurrency, threads)
+    limits = Limits(
+        most_items, most_bytes, rate, concurrency, threads, most_users, most_stored
+    )
     serving = open_serving(folder, place, limits, engine)
     torch.set_num_threads(1)  # calls run side by side
     serving.start()

@@ -9,6 +9,7 @@ would reach a service on the reader's own machine (DNS rebinding).
 from __future__ import annotations
 
 import ipaddress
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -26,6 +27,10 @@ from common.errors import ConfigError
 from common.structured_logs import logger_of
 
 HOST = "127.0.0.1"
+
+#: A request's ``Host``: a name, with a port or without. Nothing else is a name's end:
+#: to a reader that takes an ``@``, say, ``127.0.0.1:80@elsewhere`` is elsewhere.
+_HOST = re.compile(r"(?P<name>[A-Za-z0-9.-]+)(:[0-9]{1,5})?")
 
 #: Sent with every answer: nothing is kept, framed, or taken for another type.
 _HEADERS = (
@@ -122,8 +127,9 @@ class Site:
     def _answer(
         self, environ: WSGIEnvironment, start: StartResponse
     ) -> Iterable[bytes]:
-        host = str(environ.get("HTTP_HOST", "")).rpartition(":")[0]
-        if host not in (HOST, "localhost", str(self._server.server_address[0])):
+        asked = _HOST.fullmatch(str(environ.get("HTTP_HOST", "")))
+        own = (HOST, "localhost", str(self._server.server_address[0]))
+        if asked is None or asked["name"].lower() not in own:
             return _refuse(start, "403 Forbidden")
         path = environ.get("PATH_INFO", "")
         if path == "/metrics":

@@ -15,6 +15,7 @@ import numpy as np
 from client.feedback import FeedbackRow, is_sound
 from client.identifiers import pseudonym
 from client.proto import recommender_pb2 as pb
+from client.sealed_log import NoRoom
 from client.serving.histories import Histories
 from client.serving.limits import Limits
 from client.serving.model import Model
@@ -23,6 +24,8 @@ from common.interactions import IntArray
 
 #: A list's length where none is asked for, the most reasons, the longest user id.
 DEFAULT_ITEMS, MOST_REASONS, LONGEST_USER = 10, 10, 256
+#: The longest lists in a request: ids, of a history say, and categories.
+MOST_IDS, MOST_CATEGORIES = 10_000, 100
 
 
 class Refused(Exception):
@@ -94,7 +97,7 @@ def keep_feedback(served: Served, request: pb.FeedbackRequest) -> pb.FeedbackRep
     """Keep interactions; they are on disk when this returns.
 
     Raises:
-        Refused: if one of them cannot be kept; none is then.
+        Refused: if one of them cannot be kept, or the store is full; none is then.
     """
     most, count = served.limits.most_items, len(request.interactions)
     if not 1 <= count <= most:
@@ -103,7 +106,10 @@ def keep_feedback(served: Served, request: pb.FeedbackRequest) -> pb.FeedbackRep
     if not all(map(is_sound, rows)):
         raise _invalid("interactions: expected finite values and times from 1970.")
     _items(served.shelf, [row.item for row in rows], "interactions")
-    stored = served.histories.add(_pseudonym(served, request.user), rows)
+    try:
+        stored = served.histories.add(_pseudonym(served, request.user), rows)
+    except NoRoom as error:
+        raise Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error)) from None
     return pb.FeedbackReply(stored=stored, known=count - stored)
 
 
@@ -156,6 +162,7 @@ def _pseudonym(served: Served, user: str) -> str:
 
 def _items(shelf: Shelf, ids: Sequence[str], name: str) -> IntArray:
     """Dense ids of a request's."""
+    _check_length(ids, MOST_IDS, name)
     unknown = sum(each not in shelf.items for each in ids)
     if unknown:
         raise _invalid(
@@ -168,6 +175,7 @@ def _items(shelf: Shelf, ids: Sequence[str], name: str) -> IntArray:
 def _left_out(
     shelf: Shelf, categories: Sequence[str], excluded: Sequence[IntArray]
 ) -> Mask:
+    _check_length(categories, MOST_CATEGORIES, "categories")
     unknown = sum(name not in shelf.categories for name in categories)
     if unknown:
         raise _invalid(
@@ -175,6 +183,11 @@ def _left_out(
             f"{len(categories)} that no item has."
         )
     return left_out(shelf, categories, excluded)
+
+
+def _check_length(said: Sequence[str], most: int, name: str) -> None:
+    if len(said) > most:
+        raise _invalid(f"{name}: expected at most {most}, got {len(said)}.")
 
 
 def _row(said: pb.Interaction) -> FeedbackRow:

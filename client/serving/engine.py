@@ -128,13 +128,15 @@ def onnx_engine(
 
 
 def _convert(path: Path, out: Path, catalogue_digest: str) -> None:
-    command = [sys.executable, "-m", "client.serving.convert"]
-    root = str(Path(__file__).parents[2])
-    inherited = os.environ.get("PYTHONPATH", "")
+    # Neither -m's own look into the working directory (-P) nor an empty part of the
+    # path, which means the same, may find code there: anybody may have put it.
+    command = [sys.executable, "-P", "-m", "client.serving.convert"]
+    inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    parts = [str(Path(__file__).parents[2]), *filter(None, inherited)]
     try:
         subprocess.run(  # noqa: S603 - our own module, on paths of our own
             [*command, str(path), str(out), catalogue_digest],
-            env=os.environ | {"PYTHONPATH": os.pathsep.join([root, inherited])},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(parts)},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=PATIENCE,

@@ -16,6 +16,16 @@ from common.errors import ConfigError
 LEAST_BURST = 10.0
 
 
+_LEAST = {
+    "most_items": 1,
+    "most_bytes": 1,
+    "concurrency": 1,
+    "threads": 1,
+    "most_users": 0,
+    "most_stored": 0,
+}
+
+
 @dataclass(frozen=True)
 class Limits:
     """Bounds of the service.
@@ -26,6 +36,8 @@ class Limits:
         rate: calls a second; 0 for no bound.
         concurrency: calls at work or waiting.
         threads: calls at work.
+        most_users: new users that feedback may bring, beside those with imported rows.
+        most_stored: bytes of the log of feedback.
 
     Raises:
         ConfigError: naming the option at fault.
@@ -36,13 +48,15 @@ class Limits:
     rate: float = 5000.0
     concurrency: int = 64
     threads: int = 4
+    most_users: int = 10_000
+    most_stored: int = 64 * 1024 * 1024
 
     def __post_init__(self) -> None:
-        for name in ("most_items", "most_bytes", "concurrency", "threads"):
-            if getattr(self, name) < 1:
+        for name, least in _LEAST.items():
+            if getattr(self, name) < least:
                 option = name.replace("_", "-")
                 raise ConfigError(
-                    f"--{option}: expected at least 1, got {getattr(self, name)}."
+                    f"--{option}: expected at least {least}, got {getattr(self, name)}."
                 )
         if not 0 <= self.rate < 1e9:
             raise ConfigError(f"--rate: expected calls a second, got {self.rate}.")

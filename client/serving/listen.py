@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from common.durable_files import check_owners_alone
 from common.errors import ConfigError
 
 SOCKET = "serving.sock"
@@ -108,14 +109,9 @@ def _credentials(
     for path in (certificate, private_key):
         if not path.is_file():
             raise ConfigError(f"Expected a PEM file at {path}, found none.")
-    _check_secret(private_key)
+    check_owners_alone(private_key)
     pair = (private_key.read_bytes(), certificate.read_bytes())
     return grpc.ssl_server_credentials([pair])
-
-
-def _check_secret(path: Path) -> None:
-    if path.stat().st_mode & 0o077:
-        raise ConfigError(f"{path}: others may read this secret; run chmod 600 on it.")
 
 
 def _token(source: str) -> str:
@@ -123,7 +119,7 @@ def _token(source: str) -> str:
     if not source:
         return ""
     if kind == "file" and Path(name).is_file():
-        _check_secret(Path(name))
+        check_owners_alone(Path(name))
         token = Path(name).read_text().strip()
     elif kind == "env":
         token = os.environ.get(name, "")
@@ -142,7 +138,9 @@ class TokenGuard(grpc.ServerInterceptor):
 
     def __init__(self, token: str) -> None:
         self._expected = f"Bearer {token}".encode()
-        self._refuse: Handler = grpc.unary_unary_rpc_method_handler(_refuse)
+        # Of a stream, whatever was called: a single request would be waited for, in
+        # one of the threads that answer, from a caller who need not send any.
+        self._refuse: Handler = grpc.stream_unary_rpc_method_handler(_refuse)
 
     def intercept_service(
         self,
@@ -160,7 +158,7 @@ class TokenGuard(grpc.ServerInterceptor):
         return self._refuse
 
 
-def _refuse(request: object, context: grpc.ServicerContext) -> None:
+def _refuse(requests: object, context: grpc.ServicerContext) -> None:
     context.abort(
         grpc.StatusCode.UNAUTHENTICATED, "Expected authorization: Bearer TOKEN."
     )

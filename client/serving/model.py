@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from client.personal import Personal, personal_scores
 from client.personal_file import OtherStudent, read_personal
 from client.serving.engine import CONVERTED, Engine, TorchEngine, onnx_engine
+from client.serving.recent import Recent
 from client.store_key import PERSONAL
 from client.taste import directions
 from client.vault import Key
@@ -39,15 +40,24 @@ class PersonalModel:
     Attributes:
         axes: of ``taste.directions``.
         row: pseudonym → row of the parameters.
+        recent: scores of users who asked.
     """
 
     personal: Personal = field(repr=False)
     student: Student = field(repr=False)
     axes: FloatArray = field(repr=False)
     row: dict[str, int] = field(repr=False)
+    recent: Recent = field(default_factory=Recent, repr=False)
 
     def score(self, user: str, items: IntArray) -> FloatArray:
         """Scores float32 ``[num_items]`` for a stored user's history."""
+        found = self.recent.get(user, items)
+        if found is None:
+            found = self._scored(user, items)
+            self.recent.put(user, items, found)
+        return found
+
+    def _scored(self, user: str, items: IntArray) -> FloatArray:
         ones = np.ones(len(items), dtype=np.float32)
         shape = (1, self.student.spec.num_items)
         history = sp.csr_matrix((ones, items, [0, len(items)]), shape=shape)
@@ -146,7 +156,7 @@ def load_model(
 
 def _read(path: Path) -> bytes:
     if not path.is_file():
-        raise DataFormatError(f"Expected a student at {path}, found no file.")
+        raise DataFormatError(f"{path.name}: expected a student, found no file.")
     return path.read_bytes()
 
 
@@ -154,8 +164,8 @@ def _student(path: Path, catalogue: Catalogue) -> Student:
     try:
         student = load_student(path)
         bounded = is_bounded(student.spec, student.state_dict())
-    except (KeyError, ValueError, RuntimeError):
-        bounded = False
+    except (KeyError, ValueError, RuntimeError, DataFormatError):
+        bounded = False  # its text would name a temporary place
     if not bounded:
         raise DataFormatError(f"{STUDENT}: expected a whole student of finite numbers.")
     if student.spec.num_items != catalogue.num_items:

@@ -72,7 +72,9 @@ def left_out(
     """
     out = np.zeros(shelf.num_items, dtype=bool)
     if categories:
-        out = ~np.logical_or.reduce([shelf.categories[name] for name in categories])
+        out[:] = True
+        for name in set(categories):
+            out &= ~shelf.categories[name]
     for items in excluded:
         out[items] = True
     return out

@@ -29,6 +29,7 @@ from client.serving.histories import Histories
 from client.serving.limits import Limits
 from client.serving.listen import Listening, TokenGuard
 from client.serving.model import load_model
+from client.serving.patience import Patience
 from client.serving.ranking import shelf_of
 from client.serving.service import NAME, Service
 from client.serving.swap import Current, Watch, marks_of
@@ -37,6 +38,9 @@ from client.store_key import store_key
 from common.errors import ConfigError
 
 log = logging.getLogger("tutela.serving")
+
+#: Seconds that a call's request may take to come.
+PATIENCE = 5.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,12 +55,14 @@ class Serving:
     current: Current
     histories: Histories
     watch: Watch
+    patience: Patience
     server: grpc.Server
     health: health.HealthServicer
 
     def start(self) -> None:
         """Answer calls."""
         self.server.start()
+        self.patience.start()
         self.watch.start()
         for name in ("", NAME):
             self.health.set(name, health_pb2.HealthCheckResponse.SERVING)
@@ -69,6 +75,7 @@ class Serving:
         """
         self.health.enter_graceful_shutdown()
         self.server.stop(grace).wait()
+        self.patience.stop()
         self.watch.stop()
         self.histories.close()
 
@@ -98,13 +105,16 @@ def open_serving(
     chosen = choose_engine(engine)
     key = store_key(folder, read_settings(folder).store_key)
     seen = marks_of(folder)
-    histories = Histories(folder, key)
+    histories = Histories(folder, key, limits)
+    patience = Patience(PATIENCE)
     try:
         catalogue = histories.catalogue
         current = Current(load_model(folder, catalogue, chosen, key))
         shelf = shelf_of(catalogue)
         served = Served(shelf, histories, limits, folder_key(folder))
-        server, checks = _server(Service(served, current), place, limits)
+        server, checks = _server(
+            Service(served, current), _guards(place, patience), limits
+        )
         address = _bind(server, place)
         watch = Watch(
             folder,
@@ -116,15 +126,20 @@ def open_serving(
     except BaseException:
         histories.close()
         raise
-    return Serving(address, current, histories, watch, server, checks)
+    return Serving(address, current, histories, watch, patience, server, checks)
+
+
+def _guards(place: Listening, patience: Patience) -> list[grpc.ServerInterceptor]:
+    """In their order: whoever may not call is not waited for."""
+    return [TokenGuard(place.token), patience] if place.token else [patience]
 
 
 def _server(
-    service: Service, place: Listening, limits: Limits
+    service: Service, guards: list[grpc.ServerInterceptor], limits: Limits
 ) -> tuple[grpc.Server, health.HealthServicer]:
     server = grpc.server(
         ThreadPoolExecutor(limits.threads, thread_name_prefix="call"),
-        interceptors=[TokenGuard(place.token)] if place.token else [],
+        interceptors=guards,
         options=[
             ("grpc.max_receive_message_length", limits.most_bytes),
             ("grpc.so_reuseport", 0),  # a second server would share the port unasked

@@ -8,7 +8,9 @@ which answers until the new one is whole, and goes on answering where it is not.
 from __future__ import annotations
 
 import logging
+import os
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,9 @@ log = logging.getLogger("tutela.serving")
 
 #: Seconds between two looks.
 PAUSE = 0.5
+#: Seconds until what failed is tried again, its file the same: the disk may have been
+#: full, or the key locked.
+RETRY = 30.0
 #: Seconds that ending waits for a look under way.
 PATIENCE = 5.0
 Mark = tuple[int, int, int] | None
@@ -40,6 +45,22 @@ class Current:
     """What new calls are answered from; one reference, replaced at once."""
 
     model: Model
+
+
+@dataclass
+class Task:
+    """What is done about newer files.
+
+    Attributes:
+        failure: what the last try failed at, empty where it did not.
+        since: when that was.
+    """
+
+    work: Callable[[], None]
+    done: str
+    kept: str
+    failure: str = ""
+    since: float = 0.0
 
 
 class Watch:
@@ -62,8 +83,9 @@ class Watch:
             reload_rows: of the histories.
         """
         self._folder, self._current, self._pause = folder, current, pause
-        self._load, self._reload_rows = load, reload_rows
-        self._seen = seen
+        self._load, self._seen, self._clock = load, seen, time.monotonic
+        self._rows = Task(reload_rows, "rows taken anew", "the old rows")
+        self._model = Task(self._swap, "model swapped", "the old model")
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
@@ -78,12 +100,14 @@ class Watch:
             self._thread.join(PATIENCE)
 
     def look(self) -> None:
-        """Take what is new, once; what cannot be taken is logged and left."""
+        """Take what is new; what cannot be taken is logged, and tried after a pause."""
         before, self._seen = self._seen, marks_of(self._folder)
-        if self._seen.rows != before.rows:
-            self._try(self._reload_rows, "rows taken anew", "the old rows")
-        if self._seen.model != before.model:
-            self._try(self._swap, "model swapped", "the old model")
+        for task, is_new in (
+            (self._rows, self._seen.rows != before.rows),
+            (self._model, self._seen.model != before.model),
+        ):
+            if is_new or (task.failure and self._clock() - task.since >= RETRY):
+                self._try(task, is_new)
 
     def _run(self) -> None:
         while not self._ended.wait(self._pause):
@@ -92,15 +116,25 @@ class Watch:
     def _swap(self) -> None:
         self._current.model = self._load()
 
-    def _try(self, work: Callable[[], None], done: str, kept: str) -> None:
+    def _try(self, task: Task, is_new: bool) -> None:
+        before, task.since = task.failure, self._clock()
         try:
-            work()
-        except (TutelaError, OSError) as error:
-            log.error("%s stays: %s", kept, error)
+            task.work()
         except Exception as error:  # a file can be broken in ways nobody thought of
-            log.error("%s stays: %s", kept, type(error).__name__)
+            task.failure = _told(error)
+            if is_new or task.failure != before:
+                log.error("%s stays: %s", task.kept, task.failure)
         else:
-            log.info("%s: %s", done, self._current.model.version[:12])
+            task.failure = ""
+            log.info("%s: %s", task.done, self._current.model.version[:12])
+
+
+def _told(error: Exception) -> str:
+    """An error for the log, which holds no path: its text only where it is ours."""
+    text = str(error)
+    if isinstance(error, TutelaError) and os.sep not in text:
+        return text
+    return type(error).__name__
 
 
 def marks_of(folder: Path) -> Marks:

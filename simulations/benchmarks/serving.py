@@ -134,8 +134,10 @@ def deliver(folder: Path, seed: int) -> None:
 def service(folder: Path, engine: str, cores: list[int]) -> Iterator[str]:
     """A running service on these cores; its address."""
     command = [sys.executable, "-m", "client", "serve", str(folder), "--rate", "0"]
+    # Each call of feedback comes from a new user.
+    limits = ["--most-users", "100000000"]
     running = subprocess.Popen(  # noqa: S603 - our own module
-        [*command, "--engine", engine],
+        [*command, "--engine", engine, *limits],
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,

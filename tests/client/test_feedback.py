@@ -131,12 +131,23 @@ def test_the_same_rows_from_either_side_are_the_same_data(tmp_path: Path) -> Non
     np.testing.assert_array_equal(one.histories.toarray(), other.histories.toarray())
 
 
-def test_an_item_outside_the_catalogue_is_counted_not_named(tmp_path: Path) -> None:
+def test_an_item_outside_the_catalogue_is_left_out_not_named(tmp_path, caplog) -> None:
+    """It comes back with the catalogue: the log keeps it."""
     folder = write_folder(tmp_path / "0000", rows(2))
     keep(folder, of(NEW, "i1", "MARKER-XYZ"))
-    with pytest.raises(DataFormatError, match="1 of 2 rows") as caught:
-        read_client_data(folder)
-    assert "MARKER" not in str(caught.value)
+    data = read_client_data(folder)
+    assert data.histories[2].indices.tolist() == [1]
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "Feedback on items outside the declared catalogue is left out."
+    )
+    assert read_feedback(folder, None).height == 2
+
+
+def test_a_user_of_unknown_items_alone_is_nobody(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "0000", rows(2))
+    keep(folder, of(NEW, "MARKER-XYZ"))
+    assert read_client_data(folder).histories.shape == (2, NUM_ITEMS)
 
 
 def test_a_user_that_is_no_pseudonym_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A client's own model: EASE in closed form, whichever way it is solved."""
 
 import numpy as np
+import pytest
 import scipy.sparse as sp
 
 from client import organisation
@@ -65,3 +66,30 @@ def test_a_huge_client_is_cut_to_what_can_be_solved(monkeypatch) -> None:
         fit_organisation(rows, 1.0).score(rows),
         fit_organisation(rows[:6], 1.0).score(rows),
     )
+
+
+@pytest.mark.parametrize("num_users", [5, 30])
+@pytest.mark.parametrize("share", [0.02, 0.3, 1.0])
+def test_sparse_and_dense_products_are_the_same(num_users, share) -> None:
+    rows = rows_of(num_users, 25)
+    model = fit_organisation(rows, 2.0)
+    drawn = np.random.default_rng(1).random((4, 25)) < share
+    history = sp.csr_matrix(drawn.astype(np.float32))
+    expected = history.toarray() @ dense_weights(rows, 2.0)
+    np.testing.assert_allclose(model.score(history), expected, atol=1e-5)
+    assert history.nnz == drawn.sum() and set(history.data) <= {1.0}, "left as it was"
+
+
+def test_one_history_of_many_takes_a_dense_product(monkeypatch) -> None:
+    """Row by row, scipy takes many times as long: it is every call of a service."""
+    model = fit_organisation(rows_of(40, 60), 2.0)
+    asked = []
+    original = sp.csr_matrix.toarray
+
+    def counted(self, *rest, **options):
+        asked.append(self.shape)
+        return original(self, *rest, **options)
+
+    monkeypatch.setattr(sp.csr_matrix, "toarray", counted)
+    model.score(rows_of(1, 60))
+    assert (1, 40) in asked

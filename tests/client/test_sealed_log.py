@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from client.sealed_log import SealedLog, read_log, rewrite_log
+from client.sealed_log import NoRoom, SealedLog, read_log, rewrite_log
 from client.vault import LOG_HEAD, Key, key_from_passphrase
 from common.errors import ConfigError, DataFormatError
 
@@ -149,3 +149,21 @@ def test_what_is_written_anew_is_the_same(tmp_path: Path, records, sealed) -> No
     path, key = tmp_path / "log", KEY if sealed else None
     rewrite_log(path, "label", records, key)
     assert read_log(path, "label", key).records == tuple(records)
+
+
+def test_a_bounded_log_takes_what_fits_and_keeps_what_it_has(tmp_path: Path) -> None:
+    path = written(tmp_path / "log", RECORDS[:2])
+    size = path.stat().st_size
+    log = SealedLog(path, "label", KEY, most_bytes=size + 50)
+    log.append(b"small")
+    grown = path.stat().st_size
+    with pytest.raises(NoRoom, match=f"at most {size + 50} bytes"):
+        log.append(b"x" * 40)
+    log.close()
+    assert size < grown == path.stat().st_size <= size + 50
+    assert read_log(path, "label", KEY).records == (*RECORDS[:2], b"small")
+    log = SealedLog(path, "label", KEY, most_bytes=10)
+    assert len(log.records) == 3, "a smaller bound is no damage"
+    with pytest.raises(NoRoom):
+        log.append(b"")
+    log.close()

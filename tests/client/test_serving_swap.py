@@ -15,6 +15,7 @@ from client.proto import recommender_pb2 as pb
 from client.serving import server
 from client.serving.limits import Limits
 from client.serving.listen import listening
+from client.serving.model import Model
 from client.serving.server import open_serving
 from common.catalogue import Catalogue, write_catalogue
 from common.errors import DataFormatError
@@ -144,6 +145,60 @@ def test_a_broken_student_leaves_the_old_one_and_is_logged(
         until(lambda: found.current.model.version == version)
         assert stub.Recommend(asking("i1")).model_version == version
     assert caplog.text.count("the old model stays") == 1, "said once, not each look"
+
+
+@pytest.mark.parametrize("break_it", BREAKS)
+def test_the_log_says_why_and_names_no_path(home: Path, break_it, caplog) -> None:
+    with serving(home) as found:
+        break_it(home)
+        found.watch.look()
+        until(lambda: "the old model stays: " in caplog.text)
+    assert "/" not in caplog.text.partition("the old model stays: ")[2].split("\n")[0]
+    assert str(home) not in caplog.text
+
+
+def test_an_error_that_quotes_a_path_is_named_by_its_kind(home, caplog) -> None:
+    found = open_serving(home, listening(home, "127.0.0.1:0"), Limits(), "torch")
+    try:
+        for error in (OSError(28, "full", str(home)), DataFormatError(f"{home}: bad")):
+
+            def broken(error: Exception = error) -> Model:
+                raise error
+
+            found.watch._load = broken
+            put_student(home, 7)
+            found.watch.look()
+            assert f"the old model stays: {type(error).__name__}" in caplog.text
+        assert str(home.name) not in caplog.text
+    finally:
+        found.stop(0)
+
+
+def test_what_failed_is_tried_again_after_a_pause(home: Path, caplog) -> None:
+    """A disk that was full, a key that was locked: the file itself is sound."""
+    now = [0.0]
+    found = open_serving(home, listening(home, "127.0.0.1:0"), Limits(), "torch")
+    watch, load, tries = found.watch, found.watch._load, []
+
+    def broken() -> Model:
+        tries.append(now[0])
+        raise OSError(28, "No space left on device")
+
+    try:
+        watch._clock, watch._load = lambda: now[0], broken
+        put_student(home, 6)
+        for now[0] in (0.0, 1.0, 29.0, 30.5, 31.0, 61.0):
+            watch.look()
+        assert tries == [0.0, 30.5, 61.0]
+        assert caplog.text.count("the old model stays") == 1, "said once"
+        watch._load, now[0] = load, 100.0
+        watch.look()
+        assert found.current.model.version == student_digest(home / STUDENT)
+        watch._load, now[0] = broken, 1000.0
+        watch.look()
+        assert len(tries) == 3, "nothing is left to try"
+    finally:
+        found.stop(0)
 
 
 @pytest.mark.parametrize("break_it", BREAKS)

@@ -118,11 +118,32 @@ def test_everything_else_is_refused(serving, path, method, status):
     assert ask(site, path, method)[0] == status
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.x:1"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "evil.example:80",
+        "127.0.0.1.x:1",
+        "127.0.0.1:80@evil.example",
+        "127.0.0.1@evil.example:80",
+        "127.0.0.1/evil.example",
+        "127.0.0.1:80:80",
+        "127.0.0.1:x",
+        "[::1",
+        ":80",
+    ],
+)
 def test_a_page_elsewhere_cannot_reach_it_by_a_name_of_its_own(serving, host):
     status, _, text = ask(serving(collect), "/metrics", host=host)
 
     assert (status, text) == (403, "403 Forbidden\n")
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "127.0.0.1:80", "localhost", "LocalHost:9464"]
+)
+def test_its_own_names_are_answered_with_a_port_or_without(serving, host):
+    assert ask(serving(collect), "/metrics", host=host)[0] == 200
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/"])
