@@ -14,11 +14,12 @@ from flwr.app import Context, Message
 from client.budget import check_consent, exceeds
 from client.chain import Charge
 from client.settings import ClientSettings, locate, read_settings
+from client.store_key import FEEDBACK, check_store
 from common import wire
 from common.catalogue import Catalogue, read_catalogue
 from common.config import RunConfig, parse, to_flat
 from common.errors import BudgetExhausted, ConfigError, ProtocolError
-from common.folders import CATALOGUE
+from common.folders import CATALOGUE, INTERACTIONS
 from common.interactions import FloatArray
 from common.plan import (
     noise_multiplier,
@@ -53,7 +54,8 @@ def read_request(message: Message, context: Context) -> Request:
     Raises:
         NoConsent: if the client's owner named neither the run nor its server.
         ProtocolError: if the message does not fit the protocol or its signature.
-        ConfigError: if settings or configuration are damaged.
+        ConfigError: if settings or configuration are damaged, rows or the store's key
+            are missing, or this machine has not the device that the run asks for.
     """
     folder = locate(context)
     settings = read_settings(folder, context.node_config)
@@ -68,6 +70,7 @@ def read_request(message: Message, context: Context) -> Request:
     _check_content(message, config, folder)
     charge = None
     if kind != wire.DELIVER:
+        _check_machine(config, folder, settings)
         charge = _affordable(header, kind, config, settings)
     return Request(folder, settings, header, kind, charge)
 
@@ -77,6 +80,24 @@ def _config(context: Context) -> RunConfig:
         return parse(context.run_config)
     except ConfigError as error:
         raise ProtocolError(f"The run's configuration does not fit: {error}") from None
+
+
+def _check_machine(config: RunConfig, folder: Path, settings: ClientSettings) -> None:
+    """What would fail every round is not paid for: missing files, key or device.
+
+    An empty table of rows is a file like any other; no row is looked at.
+    """
+    if not any((folder / each).is_file() for each in (INTERACTIONS, FEEDBACK)):
+        raise ConfigError("Expected interactions in the client's folder, found none.")
+    check_store(folder, settings.store_key)
+    kind, _, index = config.run.device.partition(":")
+    if kind == "cpu":
+        return
+    # Only now: a simulation of thousands of clients asks the driver for nothing.
+    import torch
+
+    if not torch.cuda.is_available() or int(index or 0) >= torch.cuda.device_count():
+        raise ConfigError("run.device: expected a device that this machine has.")
 
 
 def _affordable(

@@ -129,8 +129,13 @@ def query(message: Message, context: Context) -> Message:
 
 
 def _streams(message: Message, context: Context) -> Callable[[str], RandomStream]:
-    """One stream a purpose; a seeded one differs by client and by nonce."""
+    """One stream a purpose; a seeded one differs by client, run, round and nonce.
+
+    Nonces are the server's, which might send one twice: the same noise over two
+    rounds would cancel in their difference.
+    """
     folder = locate(context)
     seed = read_settings(folder, context.node_config).seed
-    nonce = wire.unpack_header(message.content).nonce
-    return lambda purpose: stream(seed, folder.name, nonce, purpose)
+    header = wire.unpack_header(message.content)
+    labels = (folder.name, header.name, str(header.number), header.nonce)
+    return lambda purpose: stream(seed, *labels, purpose)

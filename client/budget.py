@@ -118,6 +118,9 @@ def _check_plan(charge: Charge, earlier: Sequence[Charge]) -> None:
     """Every charge of a run keeps to what the run declared at its first."""
     if charge.purpose in ONCE and any(e.purpose == charge.purpose for e in earlier):
         raise BudgetExhausted("The run asked for this sum before.")
+    # The same nonce is answered from what was kept, and comes not here.
+    if any((e.number, e.purpose) == (charge.number, charge.purpose) for e in earlier):
+        raise BudgetExhausted("The run asked for this round before, and paid for it.")
     declared = earlier[0].plan if earlier else charge.plan
     done = merged([*(each.event for each in earlier), charge.event])
     allowed = {replace(event, steps=0): event.steps for event in merged(declared)}

@@ -6,6 +6,7 @@ catalogue; no vocabulary, count or normalisation is taken from the rows.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,9 +18,11 @@ from client.identifiers import check_pseudonyms
 from client.settings import read_settings
 from client.store_key import FEEDBACK, store_key
 from common.catalogue import Catalogue, read_catalogue
-from common.errors import ConfigError, DataFormatError
+from common.errors import ConfigError
 from common.folders import CATALOGUE, INTERACTIONS
 from common.interactions import SCHEMA, IdMap, encode_table, read_table
+
+_log = logging.getLogger("tutela.client")
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,8 @@ def read_client_data(folder: Path) -> ClientData:
     Raises:
         ConfigError: if the folder holds neither interactions nor feedback, or the key
             of its feedback is missing.
-        DataFormatError: if an item is outside the declared catalogue, a user id is no
-            keyed hash, or the feedback is damaged.
+        DataFormatError: if an imported item is outside the declared catalogue, a user
+            id is no keyed hash, or the feedback is damaged.
     """
     path, feedback = folder / INTERACTIONS, (folder / FEEDBACK).is_file()
     if not path.is_file() and not feedback:
@@ -57,13 +60,13 @@ def read_client_data(folder: Path) -> ClientData:
 
 
 def _known(folder: Path, catalogue: Catalogue) -> pl.DataFrame:
-    """The folder's feedback, all of it on items of the catalogue."""
+    """The folder's feedback on items of the catalogue.
+
+    A catalogue that lost an item must not stop a client: every round would be charged
+    and fail. The log keeps the rows, and they count again if the item comes back.
+    """
     found = read_feedback(folder, store_key(folder, read_settings(folder).store_key))
-    known = int(found["item"].is_in(list(catalogue.items.ids)).sum())
-    if known < found.height:
-        raise DataFormatError(
-            f"{FEEDBACK}: expected items of the declared catalogue, got "
-            f"{found.height - known} of {found.height} rows on others; put back the "
-            "catalogue that they were given under, or move the file away."
-        )
-    return found
+    known = found.filter(pl.col("item").is_in(list(catalogue.items.ids)))
+    if known.height < found.height:
+        _log.warning("Feedback on items outside the declared catalogue is left out.")
+    return known

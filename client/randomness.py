@@ -2,7 +2,7 @@
 
 Client only. In production the key comes from the operating system; a seed is
 accepted in simulations alone, from the client's own settings. Seeded streams are
-separated by client, nonce and purpose, so that no two clients share noise and a
+separated by client, run, round, nonce and purpose, so that no two share noise and a
 round's draws do not depend on the engine or on the order of clients; two runs with
 one seed and one name do share it, which is one reason why their results are stamped.
 """

@@ -32,7 +32,7 @@ from common.statistics import (
     unpack_directions,
     unpack_items,
 )
-from common.structured_logs import switch_on_if_asked
+from common.structured_logs import in_one_line, switch_on_if_asked
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -131,14 +131,9 @@ def _admitted(message: Message, context: Context) -> Iterator[Ticket]:
             ledger.acknowledge(request.header.acknowledged)
             ticket = _charged(request, ledger)
         except (BudgetExhausted, NoConsent, ProtocolError, ConfigError) as refusal:
-            _log.warning("A message was refused. %s", _in_one_line(refusal))
+            _log.warning("A message was refused. %s", in_one_line(str(refusal)))
             raise
         yield ticket
-
-
-def _in_one_line(refusal: Exception) -> str:
-    """A refusal may quote what a stranger sent; it must not write lines of its own."""
-    return "".join(c if c.isprintable() else "?" for c in str(refusal))[:300]
 
 
 def _charged(request: Request, ledger: Ledger) -> Ticket:

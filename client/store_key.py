@@ -16,9 +16,15 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from client.vault import Key, key_from_file, key_from_passphrase
+from client.vault import (
+    LOG_HEAD,
+    Key,
+    check_log_head,
+    key_from_file,
+    key_from_passphrase,
+)
 from common.durable_files import SECRET_BYTES, read_or_create_secret
-from common.errors import ConfigError
+from common.errors import ConfigError, DataFormatError
 from common.folders import ID_KEY
 
 #: What may be sealed, in the client's folder.
@@ -46,6 +52,29 @@ def store_key(folder: Path, source: str, *, fresh: bool = False) -> Key | None:
     if kind == "env":
         return key_from_environment(name)
     return _key_from_keyring(folder, fresh=fresh) if kind == "keyring" else None
+
+
+def check_store(folder: Path, source: str) -> None:
+    """Whether this folder's feedback, if it has any, could be opened by its key.
+
+    It looks at the setting, at where the key is, and at the log's head, which is
+    written when the log is begun: never at a record, so no row decides.
+
+    Raises:
+        ConfigError: if not; a fixed text, since a log may quote it.
+    """
+    path = folder / FEEDBACK
+    if not path.is_file():
+        return
+    try:
+        key = store_key(folder, source)
+        with path.open("rb") as file:
+            check_log_head(file.read(LOG_HEAD), key)
+    except (ConfigError, DataFormatError, OSError):
+        raise ConfigError(
+            f"store-key: expected the key that {FEEDBACK} is sealed with, found none "
+            "that would open it; `serve` on this folder says what is wrong."
+        ) from None
 
 
 def key_from_environment(name: str) -> Key:

@@ -17,7 +17,11 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
-from common.durable_files import SECRET_BYTES, write_durably
+from common.durable_files import (
+    SECRET_BYTES,
+    check_owners_alone,
+    write_durably,
+)
 from common.errors import ConfigError, DataFormatError
 from common.versions import check_format
 
@@ -52,8 +56,7 @@ def key_from_file(path: Path) -> Key:
             f"Expected a key of {SECRET_BYTES} bytes at {path}, found no file; "
             "`head -c 32 /dev/urandom` makes one."
         )
-    if path.stat().st_mode & 0o077:
-        raise ConfigError(f"{path}: others may read this key; run chmod 600 on it.")
+    check_owners_alone(path)
     secret = path.read_bytes()
     if len(secret) != SECRET_BYTES:
         raise ConfigError(
@@ -200,6 +203,21 @@ def sealer(head: bytes, label: str, key: Key | None) -> Sealer:
     """What seals and unseals the records of the log with this head.
 
     Raises:
+        ConfigError, DataFormatError: as :func:`check_log_head`.
+    """
+    check_log_head(head, key)
+    salt = head[-2 * _SALT : -_SALT]
+    cipher = None if key is None else ChaCha20Poly1305(_cipher_key(key, salt))
+    return Sealer(head + label.encode(), cipher)
+
+
+def check_log_head(head: bytes, key: Key | None) -> None:
+    """Whether a log with this head is sealed with a key of this kind; no key is tried.
+
+    Stretching a passphrase takes tenths of a second, and only a record would tell
+    whether the key is the right one.
+
+    Raises:
         ConfigError: if a key is needed and none given, or the other way round.
         DataFormatError: if it is no log's head.
     """
@@ -207,9 +225,6 @@ def sealer(head: bytes, label: str, key: Key | None) -> Sealer:
         check_format("The log", _named(head), (_named(LOG_FORMAT),))
         raise DataFormatError("Expected a whole log, got less than its head.")
     _check_key(head[len(LOG_FORMAT) : len(LOG_FORMAT) + 1], key)
-    salt = head[-2 * _SALT : -_SALT]
-    cipher = None if key is None else ChaCha20Poly1305(_cipher_key(key, salt))
-    return Sealer(head + label.encode(), cipher)
 
 
 def _named(content: bytes) -> str:

@@ -46,6 +46,19 @@ def sync_folder(folder: Path) -> None:
         os.close(opened)
 
 
+def check_owners_alone(path: Path) -> None:
+    """Refuse a secret that others than its owner may read, write or run.
+
+    Raises:
+        ConfigError: naming the file; not its folder, since a log may quote it.
+    """
+    if path.stat().st_mode & 0o077:
+        raise ConfigError(
+            f"{path.name}: others may read this secret; run chmod 600 on it, and "
+            "replace it if somebody did."
+        )
+
+
 def read_or_create_secret(path: Path) -> bytes:
     """A secret of 32 bytes, drawn from the operating system when first asked for.
 
@@ -54,11 +67,7 @@ def read_or_create_secret(path: Path) -> bytes:
     """
     if not path.exists():
         write_durably(path, secrets.token_bytes(SECRET_BYTES))
-    if path.stat().st_mode & 0o077:
-        raise ConfigError(
-            f"{path.name}: others may read this secret; run chmod 600 on it, and "
-            "replace it if somebody did."
-        )
+    check_owners_alone(path)
     secret = path.read_bytes()
     if len(secret) != SECRET_BYTES:
         raise ConfigError(f"{path.name}: expected {SECRET_BYTES} bytes, got others.")

@@ -44,6 +44,14 @@ def fields(**values: bool | int | float | str | None) -> dict[str, Any]:
     return {"fields": values}
 
 
+def in_one_line(text: str) -> str:
+    """A stranger's words, fit to be quoted: they write no lines of their own.
+
+    What is not printable becomes a question mark, what is long is cut.
+    """
+    return "".join(c if c.isprintable() else "?" for c in text)[:_MOST]
+
+
 def switch_on(stream: TextIO | None = None) -> None:
     """Send this process's log to ``stream``, by default standard error, from INFO on.
 
@@ -92,7 +100,7 @@ def facts_of(record: logging.LogRecord) -> dict[str, Any]:
         "time": when.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "level": record.levelname.lower(),
         "logger": record.name,
-        "event": _in_one_line(record.getMessage()),
+        "event": in_one_line(record.getMessage()),
         "fields": {name: _plain(each) for name, each in given.items()},
     }
 
@@ -118,15 +126,10 @@ class Text(logging.Formatter):
 _FORMATTERS: dict[str, type[logging.Formatter]] = {"json": JsonLines, "text": Text}
 
 
-def _in_one_line(text: str) -> str:
-    """A stranger's words may be quoted; they must not write lines of their own."""
-    return "".join(c if c.isprintable() else "?" for c in text)[:_MOST]
-
-
 def _plain(value: object) -> object:
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
         # NaN and infinity are no JSON.
         return value if abs(value) < float("inf") else None
-    return _in_one_line(str(value))
+    return in_one_line(str(value))

@@ -44,6 +44,9 @@ PULL = (
     "trusted_entities",
 )
 
+#: Seconds to wait after a message that could not be read; the next may be the same.
+PAUSE = 3.0
+
 _log = logging.getLogger("tutela.client")
 
 
@@ -155,7 +158,8 @@ def guarded(folder: Path, poll: float) -> Callable[..., int | None]:
 
     A refused message is answered by Flower's own error for a bundle that could not be
     verified (code 7), and the node goes on. So is one whose run cannot be taken in at
-    all: a server must not end its clients' nodes.
+    all; one to which no answer can be made is dropped: a server must not end its
+    clients' nodes.
 
     Args:
         folder: the client's.
@@ -175,13 +179,15 @@ def _pull_once(
     pull: Callable[..., int | None], folder: Path, given: Mapping[str, Any]
 ) -> int | None:
     state = given["state"]
-    came: list[Message] = []
+    refusals: list[Message] = []
     runs: list[Run] = []
 
     def receive() -> Any:
         found = given["receive"]()
         if found is not None:
-            came.append(found[0])
+            # Now, since the app's own answer would fail on the same: the loop that
+            # sends answers would wait for it for ever.
+            refusals.append(Message(flower.FAB_VERIFICATION_ERROR, reply_to=found[0]))
             known = state.get_run(found[0].metadata.run_id)
             if known is not None:
                 _check_known(state, folder, known)
@@ -203,15 +209,16 @@ def _pull_once(
     checked = {"receive": receive, "get_run": get_run, "get_fab": get_fab}
     try:
         return pull(**{**given, **checked})
-    except (UnpinnedBundle, ConfigError, OSError) as refusal:
-        if not came:
-            raise
-        refused(refusal)
     except Exception as error:
-        if not came:
-            raise
-        _log.error("A run could not be taken in: %s.", type(error).__name__)
-    return _answer(came[-1], state, given["object_store"])
+        if not refusals:
+            _log.error("A message could not be read: %s.", type(error).__name__)
+            time.sleep(PAUSE)
+            return None
+        if isinstance(error, UnpinnedBundle | ConfigError | OSError):
+            refused(error)
+        else:
+            _log.error("A run could not be taken in: %s.", type(error).__name__)
+    return _answer(refusals[-1], state, given["object_store"])
 
 
 def _check_kind(run: Run) -> None:
@@ -239,7 +246,10 @@ def _check_known(state: PinnedState, folder: Path, run: Run) -> None:
     admit(folder, fab, run.fab_hash)
 
 
-def _answer(message: Message, state: PinnedState, store: ObjectStore) -> int:
-    reply = Message(flower.FAB_VERIFICATION_ERROR, reply_to=message)
-    flower._insert_message(reply, state, store)
-    return int(message.metadata.run_id)
+def _answer(refusal: Message, state: PinnedState, store: ObjectStore) -> int | None:
+    try:
+        flower._insert_message(refusal, state, store)
+    except Exception as error:
+        _log.error("A message could not be answered: %s.", type(error).__name__)
+        return None
+    return int(refusal.metadata.run_id)

@@ -59,28 +59,6 @@ def make_identity_key(private: Path, public: Path) -> str:
     return identity
 
 
-def read_identity_key(path: Path) -> Ed25519PrivateKey:
-    """A client's identity, to sign with.
-
-    Raises:
-        ConfigError: if there is none, others may read it, or it is another key.
-    """
-    if not path.is_file():
-        raise ConfigError(f"{path.name}: expected the client's identity, found none.")
-    if path.stat().st_mode & 0o077:
-        raise ConfigError(
-            f"{path.name}: others may read this key; run chmod 600 on it, and ask the "
-            "operator for another identity if somebody did."
-        )
-    try:
-        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
-    except (ValueError, TypeError):
-        key = None
-    if not isinstance(key, Ed25519PrivateKey):
-        raise ConfigError(f"{path.name}: expected an Ed25519 private key in PEM.")
-    return key
-
-
 def _refuse_to_replace(*paths: Path) -> None:
     """A key that is written over is lost with all that it was known by."""
     for path in paths:

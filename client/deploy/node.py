@@ -16,9 +16,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http.client import UNAUTHORIZED
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from common.durable_files import check_owners_alone
 from common.errors import ConfigError
 from common.structured_logs import switch_on
 
@@ -29,13 +31,19 @@ if TYPE_CHECKING:
     from client.deploy.guard import PinnedState
 
 LOOPBACK = "127.0.0.1"
-#: In the client's folder: where Flower unpacks bundles while the node runs.
-UNPACKED = ".flower"
+#: In the client's folder: where bundles are unpacked while the node runs, and the lock
+#: of the one node that may.
+UNPACKED, LOCK = ".flower", ".node.lock"
 #: Seconds between looks for a task of one's own, in memory.
 TASK_POLL = 0.05
 #: Seconds within which a node is to be heard. A server counts on a node that was killed
 #: for twice as long, and only then lets it in again: with Flower's own 30, a minute.
 HEARTBEAT = 10
+#: What a 401 means; Flower ends the node without a word.
+NOT_ACCEPTED = (
+    "The server does not accept this node's signature: another key is registered, or "
+    "this device's clock is wrong (over 5 s ahead of the server's, or 5 min behind)."
+)
 
 _log = logging.getLogger("tutela.client")
 
@@ -103,8 +111,7 @@ def read_key(path: Path) -> EllipticCurvePrivateKey:
 
     if not path.is_file():
         raise ConfigError(f"--key: expected the node's private key at {path}.")
-    if path.stat().st_mode & 0o077:
-        raise ConfigError(f"--key: others may read {path}; run chmod 600 on it.")
+    check_owners_alone(path)
     try:
         key = load_ssh_private_key(path.read_bytes(), None)
     except (ValueError, UnsupportedAlgorithm):
@@ -128,21 +135,44 @@ def read_certificates(path: Path) -> bytes:
 
 @contextlib.contextmanager
 def _unpacked(folder: Path) -> Iterator[Path]:
-    """An empty place for bundles.
+    """An empty place for bundles, for one node alone.
 
     Flower runs what it finds unpacked under the first eight digits of a hash, without
-    another look: nothing may lie there from before.
+    another look: nothing may lie there from before. Another node that runs has its
+    code there, so it is found out first.
+
+    Raises:
+        ConfigError: if another node runs on the folder, or a link is in its place.
     """
     home = folder / UNPACKED
-    if home.is_symlink():
-        raise ConfigError(f"Expected no link at {home}; remove it.")
-    if home.exists():
-        shutil.rmtree(home)
-    home.mkdir(mode=0o700)
+    with _alone(folder):
+        if home.is_symlink():
+            raise ConfigError(f"Expected no link at {home}; remove it.")
+        if home.exists():
+            shutil.rmtree(home)
+        home.mkdir(mode=0o700)
+        try:
+            yield home
+        finally:
+            shutil.rmtree(home, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """The right to be the folder's node; the system gives it back however one ends."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / LOCK, mode=0o600)
     try:
-        yield home
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ConfigError(
+            f"{folder}: another node runs on this folder; end that one first."
+        ) from None
+    try:
+        yield
     finally:
-        shutil.rmtree(home, ignore_errors=True)
+        lock.release()
 
 
 class Workers:
@@ -250,6 +280,21 @@ def set_heartbeat(seconds: float) -> None:
         module.__dict__["HEARTBEAT_DEFAULT_INTERVAL"] = seconds
 
 
+def name_refusals() -> None:
+    """Write to the log why the server takes no call of this node, if it does not."""
+    from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+
+    sign = NodeAuthHttpInterceptor.intercept
+
+    def signed(*given: Any) -> Any:
+        response = sign(*given)
+        if response.status_code == UNAUTHORIZED:
+            _log.error(NOT_ACCEPTED)
+        return response
+
+    NodeAuthHttpInterceptor.intercept = signed  # type: ignore[assignment]
+
+
 def _serve(
     node: Node, key: EllipticCurvePrivateKey, certificates: bytes, workers: Workers
 ) -> None:
@@ -274,6 +319,7 @@ def _serve(
     tasks.start()
     flower._pull_and_store_message = guarded(node.folder, node.poll)
     set_heartbeat(HEARTBEAT)
+    name_refusals()
     try:
         flower.start_client_internal(
             state_factory=factory,

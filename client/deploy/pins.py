@@ -7,9 +7,11 @@ bundle is written to disk or imported here; its files are read in memory, within
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import hashlib
 import io
+import tokenize
 import tomllib
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -119,13 +121,29 @@ def read_bundle(content: bytes) -> dict[str, bytes]:
     if PROJECT not in files:
         raise DataFormatError(f"Expected a Flower App Bundle with {PROJECT}.")
     files.pop(".info/CONTENT", None)
-    for name in files:
-        if (PurePosixPath(name).suffix or PurePosixPath(name).name) not in SUFFIXES:
+    for name, text in files.items():
+        ending = PurePosixPath(name).suffix or PurePosixPath(name).name
+        if ending not in SUFFIXES or (ending == ".py" and not _is_utf8(text)):
             raise DataFormatError(
                 f"Expected a bundle of text that can be read before it is pinned, got "
                 f"{printable(name)[:200]}."
             )
     return dict(sorted(files.items()))
+
+
+def _is_utf8(code: bytes) -> bool:
+    """Whether Python reads this file as it is shown (PEP 263).
+
+    A line such as ``# coding: utf-7`` would make code of what looks like a comment.
+    Python ends lines at a bare carriage return too; ``tokenize`` does not.
+    """
+    lines = code.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    try:
+        named, _ = tokenize.detect_encoding(io.BytesIO(lines).readline)
+        code.decode("utf-8")
+    except (SyntaxError, UnicodeDecodeError):
+        return False
+    return codecs.lookup(named).name in ("utf-8", "utf-8-sig")
 
 
 def compare(
@@ -150,13 +168,21 @@ def compare(
 
 
 def _diff(name: str, before: bytes | None, after: bytes | None) -> Iterator[str]:
-    old, new = (
-        (part or b"").decode("utf-8", errors="backslashreplace").splitlines()
-        for part in (before, after)
-    )
+    old, new = map(_lines, (before, after))
     was, is_now = ("/dev/null" if part is None else name for part in (before, after))
     for line in difflib.unified_diff(old, new, was, is_now, lineterm=""):
         yield printable(line)
+
+
+def _lines(part: bytes | None) -> list[str]:
+    """All of a file: nothing is cut off, so that no change of line ends is hidden.
+
+    A file that ends with a line's end has an empty line behind it; a carriage return
+    stays in its line and is shown.
+    """
+    if part is None:
+        return []
+    return part.decode("utf-8", errors="backslashreplace").split("\n")
 
 
 def printable(line: str) -> str:

@@ -10,11 +10,17 @@ own executor puts them on a command line that other users can read.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib
 import logging
 import os
 import signal
 import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 #: Third-party packages that the bundle's client imports. Not polars: it starts
 #: threads when it is imported, and a fork takes none of them along.
@@ -45,15 +51,75 @@ def run(address: str, node: int, token: str) -> None:
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     reseed()
-    from flwr.supernode.runtime.run_clientapp import run_clientapp
+    from flwr.supernode.runtime import run_clientapp as flower
 
-    run_clientapp(
+    silence(flower)
+    flower.run_clientapp(
         runtime_api_address=address,
         token=token,
         insecure=True,  # the node's own loopback, with a token for this task alone
         parent_pid=node,
         runtime_dependency_install=False,
     )
+
+
+def silence(flower: ModuleType) -> None:
+    """Keep what fails before the app's own exit door from telling the server why.
+
+    Flower sends an exception's type and text, which name paths on this machine; its
+    own error for an app that cannot be loaded (code 1) has one fixed text.
+    """
+    load = flower.get_load_client_app_fn
+
+    def loader(**given: Any) -> Callable[..., Any]:
+        return silenced(silenced(load)(**given))
+
+    flower.__dict__["install_from_fab"] = silenced(install)
+    flower.__dict__["get_load_client_app_fn"] = loader
+
+
+def silenced(step: Callable[..., Any]) -> Callable[..., Any]:
+    """The same step; what it raises is named in this machine's log by its type."""
+    from flwr.clientapp.client_app import LoadClientAppError
+    from flwr.supercore import log
+
+    def quiet(*given: Any, **more: Any) -> Any:
+        try:
+            return step(*given, **more)
+        except Exception as error:
+            name = type(error).__name__
+        log(logging.ERROR, "A pinned bundle could not be loaded: %s.", name)
+        raise LoadClientAppError("A pinned bundle could not be loaded.")
+
+    return quiet
+
+
+def install(content: bytes, skip_prompt: bool) -> Path:
+    """Unpack a bundle: all of it is in its place, or nothing.
+
+    Flower copies file by file and runs what lies in the place next time, so a disk
+    that was full for a moment would leave half a program there.
+    """
+    from flwr.cli.install import install_from_fab
+    from flwr.common.config import (
+        get_fab_config,
+        get_metadata_from_config,
+        get_project_dir,
+    )
+
+    named = get_metadata_from_config(get_fab_config(content))
+    place = get_project_dir(*named, hashlib.sha256(content).hexdigest())
+    if place.is_dir():
+        return place
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=".new-") as new:
+        whole = install_from_fab(content, Path(new), skip_prompt=skip_prompt)
+        try:
+            whole.rename(place)
+        except OSError:
+            if not place.is_dir():  # else another task was first
+                raise
+    return place
 
 
 def reseed() -> None:

@@ -1,5 +1,7 @@
 """A server that sends a node what it likes, and bundles that tell when they run."""
 
+import copy
+
 from flwr.app import Message, RecordDict
 from flwr.cli.build import build_fab_from_files
 from flwr.common.constant import ErrorCode
@@ -62,7 +64,10 @@ class World:
         self.pull = guarded(folder, poll=0.01)
 
     def send(self, bundle, run=1, kind=TaskType.SERVER_APP, **lies):
-        """One message of a run with this bundle; the node's reply to it, if any."""
+        """One message of a run with this bundle; the node's reply to it, if any.
+
+        ``failures`` are raised before it comes, ``changes`` are made to copies of it.
+        """
         TaskIdentity.run_id = run
         message = Message(RecordDict(), 7, "train")
         message.metadata.__dict__["_message_id"] = message.object_id
@@ -80,11 +85,21 @@ class World:
 
         tree = get_object_tree(message)
         objects = get_all_nested_objects(message)
+        failures, changes = lies.get("failures", []), lies.get("changes", [])
+
+        def receive():
+            if failures:
+                raise failures.pop()
+            came = copy.deepcopy(message)
+            if changes:
+                changes.pop()(came)
+            return came, tree
+
         self.pull(
             state=self.state,
             object_store=self.objects,
             node_config={"folder": str(self.folder)},
-            receive=lambda: (message, tree),
+            receive=receive,
             get_run=lambda number: facts,
             get_fab=get_fab,
             pull_object=lambda number, name: objects[name].deflate(),

@@ -201,11 +201,25 @@ def test_two_clients_and_two_rounds_have_their_own_noise(tmp_path) -> None:
             assert float((drawn[first] == drawn[second]).double().mean()) < 0.1
 
 
+@pytest.mark.parametrize("other", [{"number": 2}, {"name": "other", "run": "12"}])
+def test_a_nonce_sent_twice_brings_no_noise_twice(tmp_path, other) -> None:
+    """Mistake 9: the same noise in two updates would cancel in their difference."""
+    folder = write_folder(tmp_path / "0000", rows(8), runs=["*"])
+    drawn = []
+    for values in ({"number": 1}, other):
+        name = values.get("name", "tutela")
+        context = context_of(folder, **NOISE_ONLY, **{"run.name": name})
+        values = {"number": 1, "nonce": nonce_of(1)} | values
+        update = update_of(app(message_of(**values), context))
+        drawn.append(torch.cat([value.flatten() for value in update.values()]))
+    assert float((drawn[0] == drawn[1]).double().mean()) < 0.1
+
+
 def test_without_a_seed_no_round_repeats(tmp_path) -> None:
     folder = write_folder(tmp_path / "0000", rows(8), seed=None)
     context = context_of(folder)
     first, second = (
-        update_of(app(message_of(nonce=nonce_of(n)), context)) for n in (1, 2)
+        update_of(app(message_of(run=run), context)) for run in ("11", "12")
     )
     assert not torch.equal(first["encoder.weight"], second["encoder.weight"])
 

@@ -49,6 +49,21 @@ def test_rounds_of_a_run_add_up_to_its_plan() -> None:
     refused(charge(6), rounds, match="declared")
 
 
+def test_a_round_is_charged_once_for_each_purpose_whatever_its_nonce() -> None:
+    before = [charge(1), charge(2)]
+    for number in (1, 2):
+        again = charge(number, nonce=nonce_of(77))
+        refused(again, before, match="this round before")
+    check_charge(charge(3, nonce=nonce_of(77)), entries(*before), RICH)
+    check_charge(charge(1, run="8", nonce=nonce_of(77)), entries(*before), RICH)
+    metrics = DpEvent(3.0, 1.0, 1)
+    allowed, plan = settings(metrics_epsilon=1e6), (PLAN, metrics)
+    trained = charge(1, plan=plan)
+    measured = charge(1, metrics, plan, purpose="evaluate", nonce=nonce_of(77))
+    check_charge(measured, entries(trained), allowed)
+    refused(measured, [trained, measured], allowed, match="this round before")
+
+
 @pytest.mark.parametrize("noise", [2.0, 4.0])
 def test_a_run_that_cannot_be_finished_is_refused_at_its_first_round(noise) -> None:
     """A round that fits alone is refused if the run it starts does not."""

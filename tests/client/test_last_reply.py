@@ -3,7 +3,7 @@
 from flwr.common.serde import message_to_proto
 
 from client.app import app
-from client.release import MISFIT
+from client.release import MISFIT, REFUSED
 from tests.client.conftest import context_of, message_of, nonce_of, spent
 
 
@@ -35,8 +35,11 @@ def test_a_kept_reply_that_was_changed_is_not_sent(folder) -> None:
     assert app(message_of(1), context).error.reason == MISFIT
 
 
-def test_the_same_round_under_a_new_nonce_is_a_new_charge(folder) -> None:
+def test_the_same_round_under_a_new_nonce_is_refused(folder) -> None:
+    """Two server processes of one run, or a hostile one, would use the plan up."""
     context = context_of(folder)
     assert app(message_of(1), context).has_content()
-    assert app(message_of(1, nonce=nonce_of(77)), context).has_content()
-    assert [number for number, _ in spent(folder)] == [1, 1]
+    again = app(message_of(1, nonce=nonce_of(77)), context)
+    assert again.error.reason == REFUSED
+    assert app(message_of(2), context).has_content()
+    assert [number for number, _ in spent(folder)] == [1, 2]

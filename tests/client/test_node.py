@@ -7,16 +7,26 @@ import sys
 import time
 
 import flwr.supernode.start_client_internal as flower
+import httpx
 import pytest
 from flwr.common.constant import ErrorCode
+from flwr.supercore import heartbeat
 from flwr.supercore.constant import TaskType
 from flwr.supercore.fab import Fab
+from flwr.supernode import fleet_http_connection
+from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from typer.testing import CliRunner
 
 from client.__main__ import app
 from client.deploy import guard
 from client.deploy.guard import check_flower
-from client.deploy.node import _unpacked, read_certificates, read_key
+from client.deploy.node import (
+    _unpacked,
+    name_refusals,
+    read_certificates,
+    read_key,
+    set_heartbeat,
+)
 from client.deploy.pins import hash_of, pin
 from common.errors import ConfigError
 from tests.client.node_world import World, build
@@ -135,6 +145,51 @@ class TestTheGate:
         assert world.is_refused(world.send(bundle, config={"no.such": 1}))
         assert world.send(bundle, run=2) is None
 
+    @pytest.mark.parametrize("pinned", [True, False])
+    def test_a_message_that_cannot_be_answered_is_dropped(
+        self, world, marker, monkeypatch, caplog, pinned
+    ):
+        """The app's answer would fail on the same, and the node wait for ever."""
+        bundle = build(marker)
+        if pinned:
+            pin(world.folder, bundle)
+        monkeypatch.setattr(guard, "PAUSE", 0.0)
+        odd = [lambda message: message.metadata.__dict__.update(_message_type="a b")]
+        reply = world.send(bundle, changes=odd)
+        assert reply is None if pinned else world.is_refused(reply)
+        assert "A message could not be read: ValueError." in caplog.text
+        assert "a b" not in caplog.text
+        assert odd == []
+        assert world.tasks == (1 if pinned else 0), "for the one that came next"
+
+    def test_what_cannot_be_read_at_all_is_waited_out(
+        self, world, marker, monkeypatch, caplog
+    ):
+        paused, bundle = [], build(marker)
+        pin(world.folder, bundle)
+        monkeypatch.setattr(guard.time, "sleep", paused.append)
+        failures = [ValueError("SECRET"), KeyError("SECRET"), OSError("SECRET")]
+        assert world.send(bundle, failures=failures) is None
+        assert world.tasks == 1
+        assert paused.count(guard.PAUSE) == 3
+        assert "A message could not be read: KeyError." in caplog.text
+        assert "SECRET" not in caplog.text
+
+    def test_an_answer_that_cannot_be_kept_does_not_end_the_node(
+        self, world, marker, monkeypatch, caplog
+    ):
+        kept = flower._insert_message
+        fails = [MemoryError("SECRET")]
+
+        def insert(*given):
+            if fails:
+                raise fails.pop()
+            return kept(*given)
+
+        monkeypatch.setattr(flower, "_insert_message", insert)
+        assert world.is_refused(world.send(build(marker)))
+        assert "could not be answered: MemoryError." in caplog.text
+
     def test_the_store_takes_no_unpinned_bundle_by_any_way(self, world, marker):
         bundle = build(marker)
         with pytest.raises(guard.UnpinnedBundle):
@@ -229,7 +284,57 @@ class TestWhatANodeIsStartedWith:
             assert list(home.iterdir()) == []
         assert not home.exists()
 
+    def test_a_second_node_leaves_the_first_one_s_code_alone(self, folder):
+        with _unpacked(folder) as home:
+            (home / "apps").mkdir()
+            with pytest.raises(ConfigError, match="another node runs"):  # noqa: SIM117
+                with _unpacked(folder):
+                    pass
+            assert (home / "apps").is_dir()
+        with _unpacked(folder):
+            pass
+
+    def test_a_node_that_was_killed_holds_no_lock(self, folder):
+        program = (
+            "import os, signal, sys; from pathlib import Path\n"
+            "from client.deploy.node import _unpacked\n"
+            "with _unpacked(Path(sys.argv[1])) as home:\n"
+            "    (home / 'left').mkdir()\n"
+            "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        )
+        subprocess.run([sys.executable, "-c", program, str(folder)], timeout=60)
+        assert (folder / ".flower" / "left").is_dir()
+        with _unpacked(folder) as home:
+            assert list(home.iterdir()) == []
+
     def test_a_link_in_its_place_is_refused(self, folder, tmp_path):
         (folder / ".flower").symlink_to(tmp_path)
         with pytest.raises(ConfigError, match="link"), _unpacked(folder):
             pass
+
+    def test_it_is_heard_as_often_as_flower_is_told(self, monkeypatch):
+        sent = []
+        monkeypatch.setattr(heartbeat, "HEARTBEAT_DEFAULT_INTERVAL", 30)
+        monkeypatch.setattr(fleet_http_connection, "HEARTBEAT_DEFAULT_INTERVAL", 30)
+        set_heartbeat(5.01)  # Flower sends it after a share of what is beyond 5
+        sender = heartbeat.HeartbeatSender(lambda: sent.append(1) or True)
+        sender.start()
+        try:
+            deadline = time.monotonic() + 10
+            while len(sent) < 3 and time.monotonic() < deadline:
+                time.sleep(0.01)
+        finally:
+            sender.stop()
+        assert len(sent) >= 3
+        assert fleet_http_connection.HEARTBEAT_DEFAULT_INTERVAL == 5.01
+
+    @pytest.mark.parametrize(("status", "said"), [(401, True), (412, False)])
+    def test_why_no_call_is_taken_is_in_the_log(
+        self, monkeypatch, caplog, status, said
+    ):
+        answer = lambda *given: httpx.Response(status)  # noqa: E731
+        monkeypatch.setattr(NodeAuthHttpInterceptor, "intercept", answer)
+        name_refusals()
+        found = NodeAuthHttpInterceptor.intercept(None, None, None)
+        assert found.status_code == status
+        assert ("clock is wrong" in caplog.text) == said

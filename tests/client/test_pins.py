@@ -144,6 +144,20 @@ class TestTheChanges:
         found = compare(read_bundle(OLD), read_bundle(OLD))
         assert not any((found.added, found.removed, found.changed, found.diff))
 
+    @pytest.mark.parametrize(
+        ("before", "after", "shown"),
+        [
+            (b"# x\nrun()\n", b"# x\rrun()\n", "+# x\\x0drun()"),
+            (b"a\n", b"a\r\n", "+a\\x0d"),
+            (b"a\nb\n", b"a\x0cb\n", "+a\\x0cb"),
+            (b"a\nb\n", "a\u2028b\n".encode(), "+a\\x2028b"),
+            (b"a\n", b"a", "-"),
+            (b"", b"\n", "+"),
+        ],
+    )
+    def test_a_change_of_line_ends_alone_is_shown(self, before, after, shown):
+        assert shown in compare({"x.py": before}, {"x.py": after}).diff
+
     def test_a_line_cannot_steer_the_terminal(self):
         assert printable("a\x1b[2K\rb\u202e") == "a\\x1b[2K\\x0db\\x202e"
         found = compare({}, {"x.py": b"\x1b]0;t\x07\xff"})
@@ -176,6 +190,39 @@ class TestForeignFiles:
     def test_what_runs_and_cannot_be_read_is_refused(self, name):
         with pytest.raises(DataFormatError, match=name):
             read_bundle(pack({name: "x"}))
+
+    @pytest.mark.parametrize(
+        "code",
+        [
+            b"# coding: utf-7\n# +AAo-import os\n",
+            b"#!/bin/sh\n# -*- coding: latin-1 -*-\n",
+            b"\r# coding=utf-7\n",  # a second line to Python, not to tokenize
+            b"\x0c\r\n#coding:utf-7\n",
+            b"# coding: no-such-one\n",
+            b"\xef\xbb\xbf# coding: latin-1\n",
+            b"x = 1\ny = '\xff'\n",
+        ],
+    )
+    def test_code_that_is_read_otherwise_than_it_is_shown_is_refused(self, code):
+        with pytest.raises(DataFormatError, match=r"read before it is pinned.*odd\.py"):
+            read_bundle(pack({"odd.py": code}))
+
+    @pytest.mark.parametrize(
+        "code",
+        [
+            b"",
+            b"# -*- coding: utf-8 -*-\n",
+            b"\xef\xbb\xbf# coding: utf-8\nx = 1\n",
+            b"# vim: set fileencoding=UTF8 :\n",
+            b"x = 1\n\n# coding: utf-7\n",  # too late to count
+            "# é\n".encode(),
+        ],
+    )
+    def test_code_in_utf8_is_taken_whatever_it_is_called(self, code):
+        assert read_bundle(pack({"fine.py": code}))["fine.py"] == code
+
+    def test_only_code_has_to_be_utf8(self):
+        assert "notes.md" in read_bundle(pack({"notes.md": b"# coding: utf-7\xff"}))
 
     @pytest.mark.filterwarnings("ignore:Duplicate name")
     def test_two_files_of_one_name_hide_nothing(self):

@@ -7,7 +7,12 @@ from pathlib import Path
 import pytest
 
 from common import durable_files
-from common.durable_files import SECRET_BYTES, read_or_create_secret, write_durably
+from common.durable_files import (
+    SECRET_BYTES,
+    check_owners_alone,
+    read_or_create_secret,
+    write_durably,
+)
 from common.errors import ConfigError
 
 
@@ -117,6 +122,18 @@ def test_a_secret_that_others_may_touch_is_refused(tmp_path, bit):
         read_or_create_secret(path)
     path.chmod(0o400)
     assert read_or_create_secret(path) == secret
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o400, 0o700])
+def test_what_its_owner_alone_may_touch_passes(tmp_path, mode):
+    path = tmp_path / "private.key"
+    path.write_bytes(b"PEM")
+    path.chmod(mode)
+    check_owners_alone(path)
+    path.chmod(mode | 0o004)
+    with pytest.raises(ConfigError, match=r"^private\.key: .*chmod 600") as caught:
+        check_owners_alone(path)
+    assert str(tmp_path) not in str(caught.value), "a log may quote it"
 
 
 @pytest.mark.parametrize("length", [0, 31, 33])

@@ -11,6 +11,7 @@ from common.errors import ConfigError
 from common.structured_logs import (
     CLIENT_FIELDS,
     fields,
+    in_one_line,
     logger_of,
     switch_on,
     switch_on_if_asked,
@@ -89,6 +90,11 @@ def test_a_strangers_words_write_no_line_of_their_own(stream):
     assert len(stream.getvalue().splitlines()) == 1
     assert line["event"].startswith('refused x"}?{"event": "forged"?y')
     assert len(line["event"]) == 300
+
+
+def test_words_in_one_line_are_printable_and_short():
+    assert in_one_line("é a\tb\r\n\x1b[2J\u202e") == "é a?b???[2J?"
+    assert in_one_line("y" * 900) == "y" * 300
 
 
 def test_what_json_does_not_know_is_null_or_text(stream):

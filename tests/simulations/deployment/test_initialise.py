@@ -13,7 +13,6 @@ from cryptography.hazmat.primitives import serialization
 from typer.testing import CliRunner
 
 from client.data import read_client_data
-from client.deploy.keys import read_identity_key
 from client.settings import read_settings, witness_place
 from common.config import defaults, parse
 from common.errors import ConfigError
@@ -26,6 +25,7 @@ from simulations.deploy_commands import deploy_app
 from simulations.deployment.bundle import read_bundle
 from simulations.deployment.initialise import Wishes, initialise
 from simulations.deployment.layout import Layout, read_deployment
+from simulations.deployment.parts import close_folders
 
 SET = "synthetic:num_users=120,num_items=40,interactions_per_user=8"
 CONFIG = f"""
@@ -186,7 +186,9 @@ def test_the_roster_lists_the_identities_that_sign(layout):
         roster = read_roster(place.roster, place.ca_certificate)
         assert (roster.deployment, roster.version) == ("lab", 1)
         assert set(roster.clients) == {"0000", "0001", "0002"}
-        own = read_identity_key(place.identity_key).public_key()
+        secret = place.identity_key.read_bytes()
+        key = serialization.load_pem_private_key(secret, password=None)
+        own = key.public_key()
         assert roster.clients[place.name] == own.public_bytes_raw().hex()
 
 
@@ -267,16 +269,6 @@ def test_two_deployments_share_no_secret(tmp_path):
     assert len(set(forms)) == 6
 
 
-def test_seeded_and_open_runs_are_told(tmp_path):
-    flat = defaults() | {"run.seed": 5, "privacy.mode": "off"}
-    flat |= {"data.public": SET, "data.private": SET, "partition.public-users": 20}
-    flat |= {"partition.validation-users": 5, "partition.heldout-users": 20}
-    wishes = Wishes("lab", 2, parse(flat), dealt=True)
-    notes = " ".join(initialise(tmp_path / "lab", wishes).notes)
-    assert "noise from seed 5" in notes
-    assert "NOT PRIVATE" in notes
-
-
 WISHES = Wishes("lab", 2, parse(defaults()))
 
 
@@ -288,6 +280,23 @@ def test_a_folder_that_holds_anything_is_left_as_it_is(tmp_path):
         initialise(tmp_path / "note", WISHES)
     assert [path.name for path in tmp_path.iterdir()] == ["note"]
     assert (tmp_path / "note").read_text() == "mine"
+
+
+def test_what_a_link_leads_to_keeps_its_mode(tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir(mode=0o755)
+    (outside / "page").write_text("public")
+    (outside / "page").chmod(0o644)
+    initialise(tmp_path / "lab", WISHES)
+    layout = Layout(tmp_path / "lab")
+    place = layout.client("0000")
+    (place.folder / "page").symlink_to(outside / "page")
+    (place.folder / "folder").symlink_to(outside)
+    (place.folder / "gone").symlink_to(tmp_path / "nowhere")
+    (place.folder / "rows").write_text("mine")
+    close_folders(layout)
+    assert (mode(outside), mode(outside / "page")) == (0o755, 0o644)
+    assert mode(place.folder / "rows") == 0o600
 
 
 def test_a_deployment_is_not_made_over(tmp_path):
