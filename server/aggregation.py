@@ -8,6 +8,7 @@ never the private number of rows.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -45,14 +46,27 @@ def weighted_mean(updates: Sequence[StateDict], weights: Sequence[float]) -> Sta
     total = float(sum(weights))
     if not updates or len(updates) != len(weights) or total <= 0:
         raise ProtocolError("Expected at least one update, and a weight for each.")
-    # Summed in double, so that the order in which replies came leaves no trace.
+    ordered = sorted(zip(updates, weights, strict=True), key=_content)
     mean = {}
     for name, first in updates[0].items():
         total_update = torch.zeros_like(first, dtype=torch.float64)
-        for update, weight in zip(updates, weights, strict=True):
+        for update, weight in ordered:
             total_update += update[name].double() * (weight / total)
         mean[name] = total_update.to(first.dtype)
     return mean
+
+
+def _content(part: tuple[StateDict, float]) -> tuple[bytes, float]:
+    """What updates are ordered by before they are added.
+
+    Replies come ordered by node ids, which differ from one deployment to the next; a
+    sum of rounded numbers depends on the order of its terms.
+    """
+    update, weight = part
+    digest = hashlib.sha256()
+    for name in sorted(update):
+        digest.update(update[name].contiguous().numpy().data)
+    return digest.digest(), weight
 
 
 def fedavg(
@@ -110,7 +124,9 @@ def mean_metrics(
         By metric; ``users``, the noised number; and ``noise_deviation``, that of the
         noise in each mean. Noise may take a mean out of [0, 1].
     """
-    total = np.stack(sums).astype(np.float64).sum(axis=0)
+    # In an order of their own, as updates.
+    ordered = sorted(sums, key=lambda each: each.tobytes())
+    total = np.stack(ordered).astype(np.float64).sum(axis=0)
     users = max(float(total[-1]), 1.0)
     means = {
         name: float(value) / users

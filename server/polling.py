@@ -10,10 +10,14 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from flwr.app import Message
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore.inflatable.inflatable_object import UnexpectedObjectContentError
+from flwr.supercore.inflatable.inflatable_utils import pull_objects
+from flwr.superlink.grid import http_grid
 from google.protobuf.message import DecodeError
 
 from common.sections import Run
@@ -27,6 +31,13 @@ UNREADABLE = (
     KeyError,
     MemoryError,
 )
+
+#: What Flower itself answers once a message or its reply outlived its time.
+EXPIRED = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE)
+TOO_LATE = "No reply in time: the question or the reply expired on the way."
+
+#: A reply that was announced has this share of the time left for its parts to come.
+SHARE = 0.5
 
 #: A look for replies may come so much later than they, as a share of the wait so far.
 LATENESS = 0.02
@@ -70,7 +81,7 @@ def exchange(grid: Grid, messages: Sequence[Message], pace: Run) -> Collected:
     }
     replies: dict[int, Message] = {}
     while waiting:
-        _pull(grid, waiting, replies, failures)
+        _pull(grid, waiting, replies, failures, sent + pace.round_timeout)
         waited = time.monotonic() - sent
         left = pace.round_timeout - waited
         if not waiting or left <= 0:
@@ -78,7 +89,23 @@ def exchange(grid: Grid, messages: Sequence[Message], pace: Run) -> Collected:
         time.sleep(min(pause(waited, pace), left))
     for node in waiting.values():
         failures[node] = f"No reply within {pace.round_timeout:g} seconds."
+    for node in [node for node, reply in replies.items() if _is_expired(reply)]:
+        del replies[node]
+        failures[node] = TOO_LATE
     return Collected(replies, failures, sent - begun, time.monotonic() - sent)
+
+
+def bound_pull(left: float) -> None:
+    """Let the next pull wait no longer than this for parts that nobody sends.
+
+    Flower would wait for three minutes, and every other reply with it.
+    """
+    bounded = partial(pull_objects, max_time=max(left, 0.0) * SHARE, backoff_cap=1.0)
+    http_grid.__dict__["pull_objects"] = bounded
+
+
+def _is_expired(reply: Message) -> bool:
+    return reply.has_error() and reply.error.code in EXPIRED
 
 
 def pause(waited: float, pace: Run) -> float:
@@ -91,9 +118,11 @@ def _pull(
     waiting: dict[str, int],
     replies: dict[int, Message],
     failures: dict[int, str],
+    deadline: float,
 ) -> None:
     """Move each message that was answered from ``waiting`` to one of the others."""
     for sent, node in list(waiting.items()):
+        bound_pull(deadline - time.monotonic())
         try:
             came = list(grid.pull_messages([sent]))
         except UNREADABLE as error:

@@ -25,6 +25,22 @@ def state(*values: float) -> dict[str, torch.Tensor]:
     return {"w": torch.tensor(values)}
 
 
+def test_no_bit_of_a_mean_depends_on_the_order_of_the_replies() -> None:
+    # In double precision (a + 1) - a is 0 and (a - a) + 1 is 1.
+    updates = [state(2.0**60, 3.0), state(1.0, 0.1), state(-(2.0**60), 0.7)]
+    means = [
+        weighted_mean(list(each), [1.0] * 3)["w"].numpy().tobytes()
+        for each in itertools.permutations(updates)
+    ]
+    assert len(set(means)) == 1
+
+
+def test_no_bit_of_the_metrics_depends_on_the_order_of_the_replies() -> None:
+    sums = [np.array([v, v, 9.0], np.float32) for v in (2.0**60, 1.0, -(2.0**60))]
+    means = [str(mean_metrics(each, 1.0)) for each in itertools.permutations(sums)]
+    assert len(set(means)) == 1
+
+
 def test_weighted_mean_by_hand() -> None:
     mean = weighted_mean([state(1.0, 2.0), state(5.0, -2.0)], [3.0, 1.0])
     torch.testing.assert_close(mean["w"], torch.tensor([2.0, 1.0]))

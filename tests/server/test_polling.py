@@ -7,11 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 from flwr.app import Error, Message
+from flwr.supercore.inflatable.inflatable_utils import (
+    ObjectPullError,
+    ObjectUnavailableError,
+)
+from flwr.superlink.grid import HttpGrid, http_grid
 
 from common import wire
 from common.config import defaults, parse
 from common.errors import RoundFailed
-from server.polling import exchange, pause
+from server.polling import TOO_LATE, bound_pull, exchange, pause
 from tests.server.conftest import FakeGrid, failing, replying
 from tests.server.test_messages import ask, config, postbox, records, refusals
 from tests.server.test_strategy import NOBODY, START, federation, honest, nowhere
@@ -136,6 +141,15 @@ def test_an_error_from_on_the_way_is_of_the_node_that_was_asked(tmp_path) -> Non
     assert refusals(tmp_path) == [(1, "Node unavailable")] * 2
 
 
+@pytest.mark.parametrize("code", [3, 4])
+def test_flowers_word_for_too_late_is_put_plainly(tmp_path, code) -> None:
+    """Whether Flower looks first or we do, the record says that nothing came."""
+    expired = lambda message: Error(code=code, reason="not in the database")  # noqa: E731
+    grid = FakeGrid({7: expired, 8: replying()})
+    assert len(ask(postbox(tmp_path, grid), nodes=[7, 8]).replies) == 1
+    assert refusals(tmp_path) == [(1, TOO_LATE)]
+
+
 def test_looks_come_soon_and_then_seldom() -> None:
     pace = parse(defaults()).run
     assert (pace.poll_interval, pace.poll_longest) == (0.2, 5.0)
@@ -199,3 +213,18 @@ def test_a_node_that_leaves_later_does_not_hold_the_run_up(tmp_path) -> None:
     grid = Shrinking({1: honest(), 2: honest()})
     assert len(rounds(tmp_path, grid, 2, **{"run.min-clients": 2})) == 2
     assert len(grid.sent) == 3
+
+
+def test_parts_that_nobody_sends_are_not_waited_for(monkeypatch) -> None:
+    """As after a kill in the middle of a reply; Flower itself waits three minutes."""
+    monkeypatch.setattr(http_grid, "pull_objects", http_grid.pull_objects)
+    assert "pull_objects" in HttpGrid.pull_messages.__code__.co_names
+
+    def missing(name: str) -> bytes:
+        raise ObjectUnavailableError(name)
+
+    bound_pull(1.0)
+    begun = time.monotonic()
+    with pytest.raises(ObjectPullError):
+        http_grid.pull_objects(["0" * 64], pull_object_fn=missing)
+    assert time.monotonic() - begun < 3.0
