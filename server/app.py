@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from flwr.app import Context
@@ -42,8 +42,8 @@ from server.receipts import Receipts
 from server.records import Recorder
 from server.refinement import RefinementFailed, refine
 from server.round_checkpoint import Checkpoint, Checkpoints, Saved
-from server.run_journal import Journal, open_journal
-from server.safeguard import Choice, choose_weight
+from server.run_journal import Journal, alone, open_journal
+from server.safeguard import Choice, choose_start, choose_weight, origin_of
 from server.settings import PublicData, ServerFolders, locate, read_public_data
 from server.strategy import Federation
 from server.teacher import Teacher
@@ -87,7 +87,12 @@ def main(grid: Grid, context: Context) -> None:
     switch_on_if_asked()
     config = parse(context.run_config)
     folders = locate(context)
-    journal = open_journal(folders.out, config, str(context.run_id))
+    with alone(folders.out, resume=config.run.resume):
+        _run(grid, str(context.run_id), config, folders)
+
+
+def _run(grid: Grid, run_id: str, config: RunConfig, folders: ServerFolders) -> None:
+    journal = open_journal(folders.out, config, run_id)
     if config.run.resume and not journal.resumed:
         _log.warning("%s holds nothing to go on with; the run begins.", folders.out)
     if journal.finished:
@@ -106,7 +111,12 @@ def main(grid: Grid, context: Context) -> None:
     finally:
         # Whatever ends it, Ctrl-C included, leaves what was learnt so far.
         student, choice = release(
-            config, run.school.spec, run.public, run.start, run.trained
+            config,
+            run.school.spec,
+            run.public,
+            run.transferred,
+            run.start,
+            run.trained,
         )
         save_student(folders.out / STUDENT, run.school.spec, student)
         summary = {
@@ -237,21 +247,20 @@ def release(
     config: RunConfig,
     spec: StudentSpec,
     public: PublicData,
+    transferred: StateDict,
     start: StateDict,
     trained: StateDict,
 ) -> tuple[StateDict, Choice]:
-    """Choose how far to go from the start, and say how it was chosen."""
+    """Choose from which start, and how far, to go; and say how it was chosen."""
+    origin, judges = origin_of(start, transferred), (spec, public.shown, public.held)
+    choice = Choice(
+        1.0, (), "The safeguard had no weight to choose: the student stands."
+    )
     if config.safeguard.enabled and config.training.rounds:
-        choice = choose_weight(
-            start,
-            trained,
-            spec,
-            public.shown,
-            public.held,
-            grid=config.safeguard.grid,
-        )
-    else:
-        choice = Choice(
-            1.0, (), "The safeguard had nothing to choose: the student stands."
-        )
-    return interpolate(start, trained, choice.weight), choice
+        grid = config.safeguard.grid
+        choice = choose_weight(start, trained, *judges, grid=grid)
+    choice = replace(choice, start=origin)
+    student = interpolate(start, trained, choice.weight)
+    if config.safeguard.enabled and origin == "refined":
+        choice = choose_start(choice, student, transferred, *judges)
+    return (student if choice.start == origin else transferred), choice

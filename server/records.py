@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from common.folders import METRICS, ROUNDS
-from common.structured_logs import fields, logger_of
+from common.structured_logs import fields, in_one_line, logger_of
 from common.student import StateDict, StudentSpec, save_student
 
 _log = logger_of("server")
+
+#: Characters of a reason: it may be a client's own text, and people read it.
+MOST_REASON = 200
 
 
 @dataclass
@@ -71,8 +74,14 @@ class Recorder:
         self._write({"event": "phase", "round": number, "phase": name})
 
     def refusal(self, number: int, reason: str) -> None:
-        """A client did not contribute to a round."""
-        self._write({"event": "refusal", "round": number, "reason": reason})
+        """A client did not contribute to a round.
+
+        Args:
+            reason: whoever wrote it, it is kept short, in one line, and unable to
+                steer the terminal that shows it.
+        """
+        plain = in_one_line(reason)[:MOST_REASON]
+        self._write({"event": "refusal", "round": number, "reason": plain})
 
     def round(self, record: RoundRecord) -> None:
         """A round ended."""

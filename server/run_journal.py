@@ -4,17 +4,21 @@ Server only. A client charges its ledger for a run, round, kind and nonce, and a
 the same again with the bytes it kept. So a server that was killed must ask the very
 same question again: under the same logical run id, though the new process serves
 another of Flower's runs, and with the same nonce. Both are written here, durably and
-twice, before a question is sent; a write-ahead log of one line's worth.
+twice, before a question is sent; a write-ahead log of one line's worth. Two processes
+on one run would ask its next rounds twice, so a process holds the run's folder.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from common.config import FlatConfig, RunConfig, to_flat
 from common.durable_files import write_durably
@@ -28,6 +32,8 @@ NAMES = ("run.json", "run.copy.json")
 #: Only the last can be open; a few more are there to be looked at.
 KEPT_QUESTIONS = 16
 RESUME = "run.resume"
+#: Beside the journal; only who holds it works on the run. It stays when let go.
+LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -120,6 +126,40 @@ class Journal:
             write_durably(self._folder / name, text.encode())
 
 
+@contextmanager
+def alone(out: Path, *, resume: bool) -> Iterator[None]:
+    """Hold a run's folder: within the block no other process works on this run.
+
+    The system lets go when the holder dies, however it does.
+
+    Args:
+        out: the run's folder, made if it is not there and nothing is to be resumed.
+
+    Raises:
+        ConfigError: if another process holds it; or there is no folder, and a run is
+            to be resumed.
+    """
+    if resume and not out.is_dir():
+        raise ConfigError(
+            f"run.resume: expected a run to go on with in {out}, found none; set "
+            "it to false to begin one."
+        )
+    folder = out / CHECKPOINT
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    lock = FileLock(folder / LOCK, timeout=0, mode=0o600)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ConfigError(
+            f"{out}: another process works on this run; wait for its end, or end it, "
+            "before you resume. Two would charge the clients twice."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def open_journal(out: Path, config: RunConfig, run: str) -> Journal:
     """The journal of a run's folder: begun, or the one to resume.
 
@@ -130,20 +170,17 @@ def open_journal(out: Path, config: RunConfig, run: str) -> Journal:
 
     A run that ended before it wrote anything is resumed at its beginning.
 
+    The caller holds the folder, see :func:`alone`.
+
     Raises:
         ConfigError: if the folder holds a run that is not to be resumed, or that has
-            another configuration; or there is no folder, and a run is to be resumed.
+            another configuration.
         DataFormatError: if the journal is damaged, or of another format.
     """
     folder = out / CHECKPOINT
     flat = to_flat(config)
     del flat[RESUME]
     if not holds_run(out):
-        if config.run.resume and not out.is_dir():
-            raise ConfigError(
-                f"run.resume: expected a run to go on with in {out}, found none; set "
-                "it to false to begin one."
-            )
         journal = Journal(folder, RunFacts(run, flat), resumed=False)
         journal.begin()
         return journal

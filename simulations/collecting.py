@@ -71,6 +71,8 @@ TRAINED = (
     *("student_private", "student_scratch", "teacher_refined"),
     *("ensemble", "fedmf"),
 )
+#: What has the weight that the trained student has not, as the server names it.
+STARTS = {"transferred": "transferred student", "refined": "refined start"}
 #: Who decide together where ``evaluation.decision`` says how: what any device holds.
 DECIDERS: tuple[ModelName, ModelName] = ("student_transferred", "student_private")
 PACKAGES = ("tutela", "flwr", "torch", "opacus", "dp-accounting", "numpy")
@@ -154,6 +156,7 @@ def collect(
         ranked[name] = Ranked(values, summarise(values, heldout, settings))
     seeded = config.run.seed >= 0
     safeguard = _read_summary(out).get("safeguard", {})
+    reverted = _is_reverted(out, safeguard)
     return Results.model_validate(
         {
             "name": config.run.name,
@@ -169,8 +172,8 @@ def collect(
             "promise": record_promise(promise),
             "verdict": verdict_of(
                 ranked,
-                safeguard.get("weight") if config.training.rounds else None,
-                "refined start" if config.statistics.share else "transferred student",
+                safeguard.get("weight") if config.training.rounds or reverted else None,
+                STARTS.get(safeguard.get("start", ""), STARTS["transferred"]),
             ),
             "suppressed": suppressed,
             "groups": [
@@ -181,7 +184,7 @@ def collect(
             "refinement": _read_summary(out).get("refinement") or "",
             "statistics": _read_statistics(out),
             "rounds": _read_rounds(out, None if suppressed else heldout, config),
-            "interpolation_weight": safeguard.get("weight"),
+            "interpolation_weight": None if reverted else safeguard.get("weight"),
             "interpolation_curve": tuple(
                 CurvePoint(weight=weight, validation=value)
                 for weight, value in safeguard.get("curve", [])
@@ -302,6 +305,12 @@ def _read_summary(out: Path) -> dict[str, Any]:
         return {}
     found: dict[str, Any] = json.loads((out / SUMMARY).read_text())
     return found
+
+
+def _is_reverted(out: Path, safeguard: dict[str, Any]) -> bool:
+    """Whether the public teacher's student was released, though one was refined."""
+    refined = (out / TEACHER_REFINED).is_file()
+    return refined and safeguard.get("start") == "transferred"
 
 
 def _read_rounds(

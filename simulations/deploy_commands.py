@@ -87,10 +87,13 @@ def renew(
 @deploy_app.command("add-client")
 def add_client(folder: FolderArgument) -> None:
     """Make a further client's folder; sign the roster with it."""
+    from simulations.deployment.allowances import deviations
     from simulations.deployment.changes import add_client as add
 
     place = add(folder)
     typer.echo(f"Client {place.name} in {place.folder}, without rows.")
+    for note in deviations(place):
+        typer.echo(note)
     typer.echo("Give every client the new roster.json.")
 
 

@@ -275,17 +275,30 @@ def write_federation(split: Split, folder: Path, config: RunConfig) -> None:
 
 
 def write_settings(client: Path, config: RunConfig) -> None:
-    """What a real owner would write by hand to take part in this run."""
+    """What lets a simulated client take part in this run, whatever it costs."""
     privacy = config.privacy
     # With fixed noise, whatever ε it costs is what the simulation wants shown.
-    fixed = [privacy.noise_multiplier, config.statistics.noise_multiplier]
-    fixed = [noise for noise in fixed if noise]
+    fixed = privacy.noise_multiplier or config.statistics.noise_multiplier
     target = 1e9 if fixed else privacy.target_epsilon
+    settings = owners_settings(client.name, config, target)
+    if config.run.seed >= 0:
+        settings["seed"] = config.run.seed
+    (client / SETTINGS).write_text(tomli_w.dumps(settings))
+
+
+def owners_settings(name: str, config: RunConfig, target: float) -> dict[str, Any]:
+    """What an owner would write by hand to take part in this run.
+
+    Args:
+        name: of the client's folder.
+        target: the budget's ε, metrics included where the run has any.
+    """
+    privacy = config.privacy
     settings: dict[str, Any] = {
         "runs": [config.run.name],
         "allow-non-private": privacy.mode == "off",
         # Beside the clients, so that it goes when the federation goes.
-        "witness": f"../../{WITNESSES}/{client.name}.json",
+        "witness": f"../../{WITNESSES}/{name}.json",
         "budget": {
             "user": {
                 "target-epsilon": target,
@@ -294,11 +307,11 @@ def write_settings(client: Path, config: RunConfig) -> None:
             }
         },
     }
-    if min(fixed, default=LEAST_NOISE) < LEAST_NOISE:
-        settings["least-noise-multiplier"] = min(fixed)
-    if config.run.seed >= 0:
-        settings["seed"] = config.run.seed
-    (client / SETTINGS).write_text(tomli_w.dumps(settings))
+    given = (privacy.noise_multiplier, config.statistics.noise_multiplier)
+    least = min((noise for noise in given if noise), default=LEAST_NOISE)
+    if least < LEAST_NOISE:
+        settings["least-noise-multiplier"] = least
+    return settings
 
 
 def copy_clients(clients: Path, folder: Path, config: RunConfig) -> Path:

@@ -24,6 +24,7 @@ from server.deploy.certificates import (
     parse_names,
     read_authority,
 )
+from simulations.deployment.allowances import check_allowance, write_allowance
 from simulations.deployment.bundle import read_bundle
 from simulations.deployment.layout import (
     MOST_CLIENTS,
@@ -73,7 +74,9 @@ def add_client(folder: Path) -> ClientPlace:
         The new client's place.
 
     Raises:
-        ConfigError: if the authority's key is not here, or there are too many.
+        ConfigError: if the authority's key is not here, there are too many, or the
+            run in ``config.toml`` is none that clients of a deployment may be set up
+            for.
     """
     layout = Layout(folder.resolve())
     deployment, authority = read_deployment(layout.root), _authority(layout)
@@ -150,14 +153,12 @@ def _next_place(layout: Layout, deployment: Deployment) -> ClientPlace:
 
 def _fill(layout: Layout, place: ClientPlace) -> None:
     """Settings as for the others, and the declared catalogue where it is known."""
-    # Only here: polars takes its time.
-    from simulations.partition import write_settings
-
     flat = defaults()
     if layout.run_config.is_file():
         flat |= read_overrides(layout.run_config)
-    place.folder.mkdir(parents=True)
-    write_settings(place.folder, parse(flat))
+    config = parse(flat)
+    check_allowance(config)
+    write_allowance(place, config)
     if (layout.data / CATALOGUE).is_file():
         shutil.copyfile(layout.data / CATALOGUE, place.folder / CATALOGUE)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.config import FlatConfig
 from common.errors import ProtocolError
+from common.structured_logs import in_one_line
 from simulations.deployment.bundle import read_bundle
 from simulations.deployment.layout import Layout, read_deployment
 
@@ -192,7 +193,7 @@ def _state(run: Any) -> RunState:
     return RunState(
         run=int(run.run_id),
         status=run.status.sub_status if over else run.status.status,
-        details=run.status.details,
+        details=in_one_line(run.status.details),
         name=name,
         bundle=run.fab_hash,
         started=run.pending_at,

@@ -23,6 +23,7 @@ from server.deploy.certificates import (
     make_authority,
     parse_names,
 )
+from simulations.deployment.allowances import check_allowance
 from simulations.deployment.bundle import build_bundle
 from simulations.deployment.layout import (
     LOOPBACK,
@@ -126,7 +127,7 @@ def check(wishes: Wishes) -> tuple[GeneralName, ...]:
     """The certificate's names, if all that was asked for is possible.
 
     Raises:
-        ConfigError: naming the option at fault.
+        ConfigError: naming the option, or the key of the run, at fault.
     """
     if not 1 <= wishes.num_clients <= MOST_CLIENTS:
         raise ConfigError(
@@ -139,6 +140,7 @@ def check(wishes: Wishes) -> tuple[GeneralName, ...]:
         )
     if not 1 <= wishes.days <= MOST_DAYS:
         raise ConfigError(f"--days: expected 1 to {MOST_DAYS}, got {wishes.days}.")
+    check_allowance(wishes.config)
     return parse_names([*wishes.names, *OWN_NAMES])
 
 

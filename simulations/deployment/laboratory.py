@@ -27,7 +27,7 @@ from simulations.deployment.control import (
     connect,
     submit_pinned,
 )
-from simulations.deployment.layout import Layout, read_deployment
+from simulations.deployment.layout import CONNECTION, Layout, read_deployment
 
 Say = Callable[[str], None]
 #: Seconds that the SuperLink has to answer, and the nodes to be online.
@@ -170,7 +170,8 @@ def submit(folder: Path, config: RunConfig, *, resume: bool) -> Submitted:
     """Start a run of the folder's own bundle.
 
     Raises:
-        ConfigError: if a run of this name is there and is not to be resumed.
+        ConfigError: if a run of this name is there and is not to be resumed, or one
+            is not over.
         ProtocolError: if the SuperLink does not start it.
     """
     layout = Layout(folder.resolve())
@@ -189,30 +190,60 @@ def submit(folder: Path, config: RunConfig, *, resume: bool) -> Submitted:
         "statistics.noise-multiplier": total_statistics_noise(config),
     }
     with connect(folder) as control:
+        _refuse_beside_a_living_run(control, config.run.name)
+        here = started_here(layout, control)
+        promise = _promise(layout, config, here=here)
         run = submit_pinned(control, folder, overrides)
-    return Submitted(run, out, _promise(layout, config))
+    return Submitted(run, out, promise)
 
 
-#: Said on a server whose clients' folders are on their own devices.
+def _refuse_beside_a_living_run(control: Control, name: str) -> None:
+    """Two server apps on one run would charge its clients twice for a round."""
+    for run in control.runs():
+        if run.name == name and not run.over:
+            raise ConfigError(
+                f"Run {run.run} named {name} is not over, it is {run.status}: wait for "
+                "its end (a minute, where its server app was killed), or end it with "
+                f"`flwr stop {run.run} {CONNECTION}`."
+            )
+
+
+def started_here(layout: Layout, control: Control) -> bool:
+    """Whether every node that the SuperLink knows is a living process of this folder.
+
+    Of any other, the settings that it goes by are not those in this folder.
+    """
+    clients, alive = read_deployment(layout.root).clients, processes.living(layout)
+    if not all(processes.node_name(client.name) in alive for client in clients):
+        return False
+    places = [layout.client(client.name) for client in clients]
+    keys = {load_public_key(place.node_public_key) for place in places}
+    return all(node.public_key in keys for node in control.nodes())
+
+
+#: Said where not every client is a process of this folder.
 ELSEWHERE = (
-    "Whether each client had pinned the code is in its own statement, `ledger show`."
+    "Whether each client had pinned the code, and drew its noise from the system and "
+    "not from a seed, is in its own statement, `ledger show`."
 )
 
 
-def _promise(layout: Layout, config: RunConfig) -> str:
-    """The clients' own settings say whether each pinned this bundle."""
+def _promise(layout: Layout, config: RunConfig, *, here: bool) -> str:
+    """The clients' own settings say what each pinned, and where its noise is from.
+
+    Args:
+        here: whether the settings in this folder are those that clients go by.
+    """
     from client.settings import read_settings
 
     _, name = read_bundle(layout.bundle.parent)
     places = [layout.client(c.name) for c in read_deployment(layout.root).clients]
-    here = all(place.settings.is_file() for place in places)
+    settings = [read_settings(p.folder) for p in places if p.settings.is_file()]
     promise = promise_of(
         config,
         noise_multiplier(config),
-        seeded=config.run.seed >= 0,
-        pinned=all(name in read_settings(place.folder).bundles for place in places)
-        if here
-        else None,
+        seeded=config.run.seed >= 0 or any(each.seed is not None for each in settings),
+        pinned=all(name in each.bundles for each in settings) if here else None,
     )
     return promise.sentence if here else f"{promise.sentence} {ELSEWHERE}"
 

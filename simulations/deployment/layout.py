@@ -244,8 +244,11 @@ class Layout:
 
     @property
     def database(self) -> Path:
-        """The SuperLink's SQLite file."""
-        return self.server / "superlink.db"
+        """The SuperLink's SQLite file, in the one folder that is the SuperLink's own.
+
+        SQLite writes further files beside it.
+        """
+        return self.server / "superlink/superlink.db"
 
     @property
     def executor_secret(self) -> Path:

@@ -33,6 +33,7 @@ from server.deploy.services import (
     flower_config,
     render_services,
 )
+from simulations.deployment.allowances import deviations, write_allowance
 from simulations.deployment.layout import (
     CONNECTION,
     LOOPBACK,
@@ -73,22 +74,20 @@ def deal_data(
 
     Args:
         config: its data sets, dealt to as many clients as there are ``places``; its
-            privacy section says the budget in every client's settings.
+            ``privacy.target-epsilon`` is the budget in every client's settings.
         dealt: false leaves the folders without rows.
 
     Returns:
         What the operator should know.
     """
-    # Only here: polars and the data sets' readers take their time.
-    from simulations.partition import write_settings
-
     layout.witnesses.mkdir()
     if not dealt:
         layout.data.mkdir(parents=True)
         for place in places:
             place.folder.mkdir(parents=True)
-            write_settings(place.folder, config)
+            write_allowance(place, config)
         return (
+            *deviations(places[0]),
             "No data was dealt: copy the public data into server/data, its "
             "catalogue.parquet into each client's folder, and let every owner run "
             "`tutela import`.",
@@ -96,10 +95,14 @@ def deal_data(
     flat = to_flat(config) | {"partition.num-clients": len(places)}
     text = tomli_w.dumps(unflatten(flat))
     write_durably(layout.run_config, text.encode(), mode=0o644)
-    return _deal(layout, flat) + _warnings(config)
+    notes = _deal(layout, flat)
+    for place in places:
+        write_allowance(place, config)  # what a simulation allows goes
+    return (*notes, *deviations(places[0]))
 
 
 def _deal(layout: Layout, flat: dict[str, bool | int | float | str]) -> tuple[str, ...]:
+    # Only here: polars and the data sets' readers take their time.
     from common.config import parse
     from simulations.experiment import prepare
     from simulations.partition import CLIENTS, HELDOUT, SERVER
@@ -112,18 +115,6 @@ def _deal(layout: Layout, flat: dict[str, bool | int | float | str]) -> tuple[st
     (staging / HELDOUT).rename(layout.root / HELDOUT)
     shutil.rmtree(staging)
     return notes
-
-
-def _warnings(config: RunConfig) -> tuple[str, ...]:
-    notes: list[str] = []
-    if config.run.seed >= 0:
-        notes.append(
-            f"The clients' settings take noise from seed {config.run.seed}: whoever "
-            "knows it removes the noise. For tests only."
-        )
-    if config.privacy.mode == "off":
-        notes.append("The clients' settings allow NOT PRIVATE training.")
-    return tuple(notes)
 
 
 def write_authority(layout: Layout, authority: Issued) -> None:
@@ -146,7 +137,8 @@ def write_server(layout: Layout, deployment: Deployment) -> str:
     Returns:
         The public half of the key that signs what the server sends.
     """
-    for folder in (layout.state, layout.runs, layout.flwr_home):
+    own = layout.database.parent
+    for folder in (layout.state, layout.runs, layout.flwr_home, own):
         folder.mkdir()
     read_or_create_secret(layout.executor_secret)
     text = flower_config(
@@ -225,8 +217,13 @@ def write_services(
 
 
 def close_folders(layout: Layout) -> None:
-    """Folders to 0700, and whatever is a client's to 0600: rows are secrets too."""
+    """Folders to 0700, and whatever is a client's to 0600: rows are secrets too.
+
+    A link is left alone, and so is what it leads to: that may be anybody's.
+    """
     for path in [layout.root, *layout.root.rglob("*")]:
+        if path.is_symlink():
+            continue
         if path.is_dir():
             path.chmod(0o700)
         elif path.is_relative_to(layout.clients) and not _public(path):

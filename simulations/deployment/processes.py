@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,13 +21,13 @@ from client.deploy.node import environment as node_environment
 from common.durable_files import write_durably
 from common.errors import ConfigError
 from simulations.deployment.layout import ClientPorts, Deployment, Layout
+from simulations.deployment.terminal import plain
 
 SUPERLINK, EXECUTOR = "superlink", "superexec"
 #: Seconds between a process's looks for work: this is one machine, with no network.
 TASK_POLL, NODE_POLL = 0.1, 0.2
 #: Seconds that a process has to end by itself.
 GRACE = 15.0
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True)
@@ -213,6 +212,4 @@ def tail(path: Path, lines: int) -> Iterator[str]:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - 400 * lines))
         text = file.read().decode("utf-8", errors="replace").splitlines()
-    for line in text[-lines:]:
-        plain = _COLOUR.sub("", line)
-        yield "".join(c for c in plain if c.isprintable() or c == "\t")
+    yield from map(plain, text[-lines:])

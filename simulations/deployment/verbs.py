@@ -206,17 +206,20 @@ def _stream(folder: Path, run: int) -> None:
     import httpx
 
     from simulations.deployment.control import connect
+    from simulations.deployment.terminal import plain
 
     def follow() -> None:
         # The stream may break; the run goes on, and its end is watched elsewhere.
         with contextlib.suppress(httpx.HTTPError), connect(folder) as control:
             for part in control.lines(run):
-                typer.echo(part, nl=False)
+                typer.echo(plain(part), nl=False)
 
     threading.Thread(target=follow, daemon=True).start()
 
 
 def _tell(line: dict[str, Any], config: RunConfig) -> None:
+    from common.structured_logs import in_one_line
+
     event = line.get("event")
     if event == "round":
         seconds = sum(line["seconds"].values())
@@ -225,7 +228,7 @@ def _tell(line: dict[str, Any], config: RunConfig) -> None:
             f"{line['survivors']} of {line['num_clients']} clients, {seconds:.1f} s."
         )
     elif event == "refusal":
-        typer.echo(f"Round {line['round']}: {line['reason']}")
+        typer.echo(f"Round {line['round']}: {in_one_line(line['reason'])}")
     elif event == "delivery":
         typer.echo(
             f"The student reached {line['survivors']} of {line['num_clients']} clients."

@@ -226,3 +226,13 @@ def test_bytes_are_of_one_message_and_of_the_largest_reply(tmp_path):
 def test_nobody_asked_nobody_answers(tmp_path):
     exchange = ask(postbox(tmp_path, FakeGrid({})), nodes=[])
     assert (exchange.replies, exchange.bytes_down, exchange.bytes_up) == ((), 0, 0)
+
+
+def test_a_clients_reason_is_kept_short_and_cannot_steer_a_terminal(tmp_path):
+    evil = "x\x1b]0;owned\x07\x1b[2J\nComplete" + "z" * 1_000_000
+    grid = FakeGrid({1: failing(evil)})
+    ask(postbox(tmp_path, grid), nodes=[1])
+    ((_, told),) = refusals(tmp_path)
+    assert told == "x?]0;owned??[2J?Complete" + "z" * 176
+    assert len(told) == 200
+    assert (tmp_path / "out" / "metrics.jsonl").stat().st_size < 400

@@ -23,6 +23,7 @@ from server.round_checkpoint import ENDED, TRAINED, Checkpoint, Checkpoints, Pro
 from server.run_journal import (
     Journal,
     RunFacts,
+    alone,
     holds_run,
     is_finished,
     open_journal,
@@ -262,8 +263,12 @@ def test_what_differs_in_the_configuration_is_named(tmp_path) -> None:
 
 
 def test_where_nothing_was_asked_a_run_begins(tmp_path) -> None:
-    with pytest.raises(ConfigError, match="found none"):
-        open_journal(tmp_path / "nowhere", config(**RESUME), "7")
+    with (
+        pytest.raises(ConfigError, match="found none"),
+        alone(tmp_path / "nowhere", resume=True),
+    ):
+        pass
+    assert not (tmp_path / "nowhere").exists()
     assert not open_journal(tmp_path, config(**RESUME), "7").resumed
     assert not holds_run(tmp_path), "begun, and nobody was asked"
     assert open_journal(tmp_path, config(), "8").run == "8"

@@ -216,6 +216,36 @@ def test_compose_publishes_the_proxy_alone_and_runs_nobody_as_root():
         assert re.search(r":\d+\.\d+\.\d+", each["image"])
 
 
+def writable(name: str) -> set[str]:
+    """What a service's container may write to, under the deployment's folder."""
+    volumes = [each.split(":") for each in compose()["services"][name]["volumes"]]
+    return {place for _, place, *how in volumes if how != ["ro"]}
+
+
+def test_the_superlink_writes_its_queue_and_reads_no_signing_key():
+    own = ["/server/superlink", "/server/flwr"]
+    service = unit("tutela-superlink.service")["Service"]
+    assert service["ReadWritePaths"].split() == [f"/srv/tutela{p}" for p in own]
+    hidden = {f"/srv/tutela/server/{name}" for name in ("state", "data", "runs")}
+    assert set(service["InaccessiblePaths"].split()) == hidden
+    assert writable("superlink") == {f"/deployment{p}" for p in own}
+    places = [v.split(":")[1] for v in compose()["services"]["superlink"]["volumes"]]
+    assert len(places) == 4
+    assert "/deployment/server" not in places
+    for name in ("state", "data", "runs"):
+        assert not any(place.endswith(f"/{name}") for place in places)
+
+
+def test_the_superlinks_command_names_nothing_that_it_may_not_reach():
+    """Each file is in a folder that it writes, or mounted for it to read."""
+    volumes = compose()["services"]["superlink"]["volumes"]
+    places = [Path(each.split(":")[1]) for each in volumes]
+    for word in compose()["services"]["superlink"]["command"]:
+        path = Path(word.partition("=")[2])
+        if path.is_absolute():
+            assert any(path.is_relative_to(place) for place in places), word
+
+
 def test_compose_gives_flower_options_that_it_knows():
     services = compose()["services"]
     for name in ("superlink", "superexec"):

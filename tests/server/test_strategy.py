@@ -1,7 +1,6 @@
 """Rounds against a grid whose clients misbehave, and the safeguard."""
 
 import json
-import math
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +13,17 @@ from flwr.app import Array, ConfigRecord, Message, RecordDict
 from common import wire
 from common.catalogue import SCHEMA, Catalogue
 from common.config import defaults, parse, to_flat
-from common.errors import ConfigError, ProtocolError
+from common.errors import ProtocolError
 from common.signature import check_signature, public_key
 from common.soft_labels import encode
-from common.student import StudentSpec, build, interpolate, random_state, shapes
+from common.student import StudentSpec, build, random_state, shapes
 from server.answers import Answers
 from server.messages import Postbox
 from server.receipts import Receipts
 from server.records import Recorder, RoundRecord
 from server.round_checkpoint import Checkpoint
 from server.run_journal import Journal, RunFacts
-from server.safeguard import choose_weight, validate
-from server.settings import PublicData, read_public_data
+from server.settings import PublicData
 from server.strategy import Federation
 from tests.server.conftest import RUN_ID, FakeGrid, failing, replying
 
@@ -172,39 +170,6 @@ def test_the_released_student_is_the_mean_of_the_iterates(tmp_path) -> None:
     assert size <= rounds[0]["bytes_up_per_client"] < size + 2000
 
 
-def safeguard_case():
-    """Validation users who want item 5; one student ranks it first, one last."""
-    shown = sp.csr_matrix(np.eye(6, dtype=np.float32)[:3])
-    held = sp.csr_matrix(np.repeat(np.eye(6, dtype=np.float32)[5:], 3, axis=0))
-    flat = {name: torch.zeros_like(value) for name, value in START.items()}
-    good = flat | {"decoder.bias": torch.arange(6.0)}
-    bad = flat | {"decoder.bias": -torch.arange(6.0)}
-    return shown, held, good, bad
-
-
-def test_the_safeguard_does_no_harm() -> None:
-    shown, held, good, bad = safeguard_case()
-    kept = choose_weight(good, bad, SPEC, shown, held, grid=10)
-    assert kept.weight < 0.5
-    assert validate(interpolate(good, bad, kept.weight), SPEC, shown, held) == 1.0
-    taken = choose_weight(bad, good, SPEC, shown, held, grid=10)
-    assert taken.weight == 1.0
-    assert taken.curve[0][1] < taken.curve[-1][1] == 1.0
-    assert "3 public validation users" in taken.reason
-
-
-def test_without_validation_users_the_trained_student_stands() -> None:
-    none = sp.csr_matrix((0, 6), dtype=np.float32)
-    _, _, good, bad = safeguard_case()
-    choice = choose_weight(good, bad, SPEC, none, none, grid=10)
-    assert (choice.weight, choice.curve) == (1.0, ())
-
-
-def test_a_missing_public_folder_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="tutela partition"):
-        read_public_data(tmp_path)
-
-
 def test_the_student_is_a_function_of_its_state() -> None:
     rows = torch.eye(6)
     with torch.no_grad():
@@ -293,76 +258,6 @@ def test_an_infinite_epsilon_is_valid_json(tmp_path) -> None:
     line = (tmp_path / "metrics.jsonl").read_text()
     assert json.loads(line)["epsilon"] is None
     assert "Infinity" not in line
-
-
-OFF = {"privacy.mode": "off"}
-
-
-def test_metrics_are_measured_in_their_rounds_and_recorded(tmp_path) -> None:
-    """Sums (1, 2, 4) and (2, 4, 8): means 3/12 and 6/12 over 12 noised users."""
-    every = {"client-metrics.every": 2, "client-metrics.noise-multiplier": 3.0}
-    _, lines = run(tmp_path, {1: honest(), 2: honest(2.0)}, rounds=3, **every)
-    rounds = [line for line in lines if line["event"] == "round"]
-    assert [line["client_metrics"] is None for line in rounds] == [True, False, True]
-    assert rounds[1]["client_metrics"] == pytest.approx(
-        {
-            "ndcg@10": 0.25,
-            "recall@20": 0.5,
-            "users": 12.0,
-            "noise_deviation": 3.0 * math.sqrt(3) * math.sqrt(2) / 12,
-        }
-    )
-    measured = [line["round"] for line in lines if line.get("phase") == "measure"]
-    assert measured == [2]
-    assert ["measure" in line["seconds"] for line in rounds] == [False, True, False]
-
-
-def test_in_mode_off_no_noise_stands_in_the_metrics(tmp_path) -> None:
-    _, lines = run(tmp_path, {1: honest()}, **OFF, **{"client-metrics.every": 1})
-    assert lines[-1]["client_metrics"]["noise_deviation"] == 0.0
-    assert lines[-1]["client_metrics"]["users"] == 4.0
-
-
-def test_the_measured_student_is_the_released_one(tmp_path) -> None:
-    grid = FakeGrid({1: honest()})
-    asked = {"training.rounds": 3, "client-metrics.every": 3}
-    running = federation(tmp_path, grid, **asked)
-    last = list(running.rounds(START, NOBODY, [0.5] * 3, nowhere))[-1]
-    (sent,) = [m for m in grid.sent if m.metadata.message_type == wire.EVALUATE]
-    state = wire.unpack_state(sent.content, wire.STUDENT, shapes(SPEC))
-    for name, value in state.items():
-        assert torch.equal(value, last.released[name])
-        assert not torch.equal(value, last.student[name])
-
-
-def sums_of(sums) -> dict:
-    return {wire.METRICS: wire.pack_sums(sums)}
-
-
-@pytest.mark.parametrize(
-    "bad",
-    [
-        failing("no metrics"),
-        replying(),
-        replying(sums_of(np.float32([1, 2]))),
-        replying(sums_of(np.float32([1, 2, np.inf]))),
-        replying(sums_of(np.float64([1, 2, 3]))),
-        replying(sums_of(np.float32([1, 2, 3])), nonce="0" * 32),
-    ],
-)
-def test_bad_metrics_cost_themselves_alone(tmp_path, bad) -> None:
-    def only_trains(message: Message):
-        is_training = message.metadata.message_type == wire.TRAIN
-        return (honest() if is_training else bad)(message)
-
-    every = {"client-metrics.every": 1}
-    _, lines = run(tmp_path / "a", {1: only_trains, 2: honest()}, **every)
-    assert lines[-1]["client_metrics"]["users"] == 4.0
-    assert lines[-1]["survivors"] == 2
-    assert [line["event"] for line in lines].count("refusal") == 1
-    _, lines = run(tmp_path / "b", {1: only_trains}, **every)
-    assert lines[-1]["client_metrics"] is None
-    assert lines[-1]["survivors"] == 1
 
 
 def test_delivery_counts_who_took_the_very_student(tmp_path) -> None:

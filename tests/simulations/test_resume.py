@@ -81,7 +81,7 @@ def test_a_finished_run_is_left_as_it_is(tmp_path, monkeypatch) -> None:
     assert resume_experiment(out).status == "complete"
     assert (out / STUDENT).stat().st_mtime_ns == student
     assert (out / METRICS).read_bytes() == told
-    assert sorted(path.name for path in (out / CHECKPOINT).iterdir()) == [
+    assert sorted(path.name for path in (out / CHECKPOINT).glob("[!.]*")) == [
         "run.copy.json",
         "run.json",
     ]

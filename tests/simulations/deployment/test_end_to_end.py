@@ -210,6 +210,9 @@ def test_a_run_whose_server_app_was_killed_is_resumed(life):
         if "flwr-serverapp" in " ".join(child.cmdline())
     ]
     app.send_signal(signal.SIGKILL)
+    # Flower takes a minute to see it: until then there may be another at work.
+    again = life("run", *rounds, "--name", "second", "--resume", code=2)
+    assert "named second is not over" in again
     output = life.finish(run, code=1)
     assert "error: The run failed" in output
     assert "earlier run" in life("run", *rounds, "--name", "second", code=2)

@@ -10,8 +10,6 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
-from client.deploy.pins import hash_of, pin
-from common.config import defaults, parse
 from common.errors import ConfigError
 from simulations.__main__ import app
 from simulations.deployment import laboratory
@@ -224,39 +222,6 @@ class TestTheVerbs:
         with pytest.raises(ConfigError, match=r"superlink ended.*\n.*no port"):
             laboratory.check_alive(layout, {"superlink"})
         laboratory.check_alive(layout, {"superexec"})  # the other was not expected
-
-
-class TestARunsName:
-    CONFIG = parse(defaults() | {"run.name": "first", "privacy.noise-multiplier": 5.0})
-
-    def test_results_are_never_written_over(self, layout):
-        out = layout.runs / "first"
-        out.mkdir(parents=True)
-        (out / "metrics.jsonl").write_text("")
-        with pytest.raises(ConfigError, match=r"earlier run.*--name.*--resume"):
-            laboratory.submit(layout.root, self.CONFIG, resume=False)
-
-    def test_there_has_to_be_something_to_resume(self, layout):
-        with pytest.raises(ConfigError, match=r"--resume.*first"):
-            laboratory.submit(layout.root, self.CONFIG, resume=True)
-
-    @pytest.mark.parametrize(
-        ("pins", "says"), [(2, "only code that its owner"), (1, "not every")]
-    )
-    def test_the_promise_says_whether_every_client_pinned(self, layout, pins, says):
-        layout.bundle.parent.mkdir()
-        content = b"a bundle"
-        layout.bundle.write_bytes(content)
-        layout.bundle_hash.write_text(hash_of(content))
-        for number in range(2):
-            folder = layout.client(f"{number:04d}").folder
-            folder.mkdir(parents=True)
-            pin(folder, content if number < pins else b"another")
-        assert says in laboratory._promise(layout, self.CONFIG)
-        layout.client("0001").settings.unlink()  # a device of its own
-        elsewhere = laboratory._promise(layout, self.CONFIG)
-        assert elsewhere.endswith(laboratory.ELSEWHERE)
-        assert says not in elsewhere
 
 
 class TestTheMetricsFile:
