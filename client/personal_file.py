@@ -81,12 +81,13 @@ def read_personal(
             share=_share(facts["share"]),
             **{name: tensors[name] for name in _BY_USER},
         )
-        sound = _is_sound(found, shape)
+        theirs = facts["student"]
+        sound = _is_sound(found, shape) and isinstance(theirs, str)
     except (SafetensorError, KeyError, ValueError, TypeError, RecursionError):
         sound = False
     if not sound:
         raise DataFormatError(f"{path.name}: expected personal parameters.")
-    if facts["student"] != student:
+    if theirs != student:
         raise OtherStudent(
             f"{path.name} belongs to another student; run `personalise` again."
         )

@@ -95,6 +95,16 @@ def test_tensors_of_this_student_are_taken(tmp_path: Path) -> None:
     assert read_personal(tmp_path / "p", "student", None, SHAPE).users == ("ab", "cd")
 
 
+@pytest.mark.parametrize("wrong", [b'"studenv":"student"', b'"student": 9'])
+def test_facts_that_name_no_student_are_refused(tmp_path: Path, wrong: bytes) -> None:
+    tensors = tensors_of(tmp_path / "p")
+    facts = json.loads(tensors["facts"].tobytes())
+    del facts["student"]
+    text = json.dumps(facts).encode()[:-1] + b", " + wrong + b"}"
+    tensors["facts"] = np.frombuffer(text, dtype=np.uint8)
+    refused(tmp_path / "p", tensors)
+
+
 @pytest.mark.parametrize("shape", [(5, 3), (4, 2)])
 def test_parameters_of_other_items_or_directions_are_refused(tmp_path, shape) -> None:
     write_personal(tmp_path / "p", personal(), "student", None)
