@@ -110,6 +110,15 @@ class RunConfig(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _what_statistics_make_is_not_refreshed(self) -> RunConfig:
+        if self.statistics.share and self.refresh.every:
+            raise ValueError(
+                "refresh.every: expected 0 where statistics.share is not 0, since no "
+                "student can teach the teacher that the clients' sums make"
+            )
+        return self
+
     @property
     def total_steps(self) -> int:
         """DP-SGD steps of one client over the whole run."""

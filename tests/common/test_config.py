@@ -199,3 +199,10 @@ _NAMES = st.from_regex(r"[a-z][a-z-]{0,6}", fullmatch=True)
 @given(st.dictionaries(st.tuples(_NAMES, _NAMES).map(".".join), st.integers()))
 def test_flatten_undoes_unflatten(flat):
     assert flatten(unflatten(flat)) == flat
+
+
+def test_a_teacher_of_the_clients_sums_is_not_refreshed():
+    flat = DEFAULTS | {"refresh.every": 1}
+    assert parse(flat).refresh.every == 1
+    with pytest.raises(ConfigError, match=r"^refresh\.every: expected 0 where"):
+        parse(flat | {"statistics.share": 0.5})
