@@ -11,7 +11,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import scipy.sparse as sp
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
@@ -19,7 +18,7 @@ from client.organisation import Organisation
 from client.personal import Personal
 from client.vault import Key, read_vault, write_vault
 from common.errors import ConfigError, DataFormatError
-from common.interactions import FloatArray
+from common.interactions import FloatArray, sound_csr
 
 LABEL = "tutela-personal-1"
 
@@ -112,9 +111,7 @@ def _organisation(tensors: dict[str, FloatArray]) -> Organisation | None:
     kinds = tuple(part.dtype for part in (*parts, right, diagonal))
     if kinds != _KINDS or diagonal.ndim != 1 or right.shape[1:] != diagonal.shape:
         raise ValueError("Expected another shape or kind of numbers.")
-    left = sp.csr_matrix(parts, shape=(len(diagonal), right.shape[0]))
-    # An index outside would be read outside.
-    left.check_format(full_check=True)
+    left = sound_csr(*parts, shape=(len(diagonal), right.shape[0]))
     return Organisation(left, right, diagonal)
 
 

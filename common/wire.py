@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse as sp
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from flwr.common import Array
 from torch import Tensor
 
 from common.errors import ProtocolError
+from common.interactions import sound_csr
 from common.soft_labels import SoftLabels
 from common.student import StateDict
 
@@ -263,10 +263,9 @@ def unpack_soft_labels(content: RecordDict) -> SoftLabels | None:
         parts = {name: _decoded(array) for name, array in arrays.items()}
         ones = np.ones(len(parts["indices"]), dtype=np.float32)
         rows, columns = (int(size) for size in parts["shape"])
-        proxy = sp.csr_matrix(
-            (ones, parts["indices"], parts["indptr"]), shape=(rows, columns)
+        proxy = sound_csr(
+            ones, parts["indices"], parts["indptr"], shape=(rows, columns)
         )
-        proxy.check_format(full_check=True)
         return SoftLabels(
             proxy, parts["item"], parts["logit"], parts["scale"], parts["centre"]
         )

@@ -184,6 +184,21 @@ def test_facts_that_do_not_fit_are_refused(tmp_path: Path, change: dict) -> None
     refused(tmp_path / "p", tensors)
 
 
+@pytest.mark.parametrize("last", [0, 1])
+def test_row_pointers_that_fall_are_refused(tmp_path: Path, last: int) -> None:
+    """Where the last is 0 SciPy finds the matrix sound, and reads outside of it."""
+    tensors = tensors_of(tmp_path / "p")
+    tensors["left.indptr"][1] = 10**6
+    tensors["left.indptr"][-1] = last
+    refused(tmp_path / "p", tensors)
+
+
+def test_no_row_pointers_at_all_are_refused(tmp_path: Path) -> None:
+    tensors = tensors_of(tmp_path / "p")
+    tensors["left.indptr"] = tensors["left.indptr"][:0]
+    refused(tmp_path / "p", tensors)
+
+
 @settings(
     max_examples=200,
     deadline=None,

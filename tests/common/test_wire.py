@@ -239,6 +239,10 @@ def test_missing_parts_of_soft_labels_are_refused(part):
         ("indices", np.int32([-1, 2])),
         ("indptr", np.int64([0, 2])),
         ("indptr", np.int64([0, 3, 2])),
+        ("indptr", np.int64([0, 10**6, 0])),
+        ("indptr", np.int64([-1, 1, 2])),
+        ("indptr", np.int64([])),
+        ("indptr", np.int64([[0, 2, 2]])),
         ("shape", np.int64([2])),
     ],
 )
