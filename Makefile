@@ -10,7 +10,8 @@ demo: environment
 
 test: environment
 	$(BIN)/python -m pytest -n 2 -m "not slow"
-	$(BIN)/python -m pytest -n 3 --dist loadfile -m slow
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow and not processes"
+	$(BIN)/python -m pytest -m processes
 
 # A federation of real processes on this machine: init to down, with kills between.
 deployment-test: environment

@@ -18,7 +18,7 @@ from client.deploy.node import Workers, start_api, take_tasks
 from client.deploy.pins import pin
 from tests.client.node_world import World, build
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
 
 
 @pytest.fixture

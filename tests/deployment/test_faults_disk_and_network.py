@@ -8,7 +8,7 @@ from client.release import CLOSED
 from simulations.deployment.layout import read_deployment
 from simulations.faults import disk, network
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
 NODE = "node-0002"
 
 

@@ -13,7 +13,7 @@ from simulations.faults.hostile_server import (
     with_header,
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
 NAMES = ("0000", "0001", "0002")
 
 

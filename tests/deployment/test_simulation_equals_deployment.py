@@ -15,7 +15,7 @@ from common.student import load_student
 from simulations.engine import Job, run_in_process
 from simulations.faults.federation import make
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
 
 CLIENTS = ("0000", "0001", "0002")
 SEEDED = {

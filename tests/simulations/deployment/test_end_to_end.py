@@ -30,7 +30,7 @@ from simulations.deployment.control import connect
 from simulations.deployment.layout import Layout
 from simulations.deployment.processes import SUPERLINK, living
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
 
 TUTELA = Path(sys.executable).with_name("tutela")
 CLIENTS = ("0000", "0001", "0002")

@@ -23,6 +23,7 @@ from simulations.deployment.parts import free_ports
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.processes,
     pytest.mark.skipif(NGINX is None, reason="needs nginx"),
 ]
 
