@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test deployment-test lint types proto environment clean
+.PHONY: demo test deployment-test faults-test lint types proto environment clean
 
 demo: environment
 	$(BIN)/tutela data get ml-100k
@@ -10,12 +10,16 @@ demo: environment
 
 test: environment
 	$(BIN)/python -m pytest -n 2 -m "not slow"
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow and not processes"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow and not processes and not faults"
 	$(BIN)/python -m pytest -m processes
 
 # A federation of real processes on this machine: init to down, with kills between.
 deployment-test: environment
 	$(BIN)/python -m pytest -m slow tests/simulations/deployment/test_end_to_end.py
+
+# Kills, lies, clocks, cables: docs/reliability.md.
+faults-test: environment
+	$(BIN)/python -m pytest -m faults
 
 lint: environment
 	$(BIN)/ruff check .

@@ -19,7 +19,7 @@ from simulations.deployment.parts import free_ports
 from simulations.deployment.processes import SUPERLINK
 from simulations.faults import clock
 
-pytestmark = [pytest.mark.slow, pytest.mark.processes]
+pytestmark = [pytest.mark.slow, pytest.mark.faults]
 NODE = "node-0002"
 
 

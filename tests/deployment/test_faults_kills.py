@@ -4,7 +4,7 @@ import pytest
 
 from simulations.deployment.processes import EXECUTOR, SUPERLINK
 
-pytestmark = [pytest.mark.slow, pytest.mark.processes]
+pytestmark = [pytest.mark.slow, pytest.mark.faults]
 NAMES = ("0000", "0001", "0002")
 STATISTICS = {"statistics__share": 0.3, "statistics__noise_multiplier": 4.0}
 

@@ -6,7 +6,7 @@ from simulations.deployment.layout import read_deployment
 from simulations.faults.liar import Liar, command
 from simulations.faults.lies import LATE
 
-pytestmark = [pytest.mark.slow, pytest.mark.processes]
+pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
 NODE, CLIENT = "node-0002", "0002"
 #: Round → what the third node sends, and what the record says of it.

@@ -13,7 +13,7 @@ from simulations.faults.hostile_server import (
     with_header,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.processes]
+pytestmark = [pytest.mark.slow, pytest.mark.faults]
 NAMES = ("0000", "0001", "0002")
 
 
