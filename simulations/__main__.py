@@ -22,6 +22,7 @@ from common.errors import ConfigError
 from common.folders import CATALOGUE, CONFIG, REPORT, STUDENT
 from server.commands import server_key
 from server.monitor.commands import monitor
+from simulations.audit_commands import audit
 from simulations.data_commands import data_app
 from simulations.deploy_commands import deploy_app
 from simulations.export_commands import export
@@ -51,6 +52,7 @@ app.command("monitor-client")(monitor_client)
 app.command()(describe)
 app.command()(export)
 app.command()(benchmark)
+app.command()(audit)
 
 
 class Engine(StrEnum):
