@@ -1,7 +1,6 @@
 """The report in a real browser: it fits, draws, and fetches nothing."""
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,24 +8,15 @@ import pytest
 
 from simulations.report import write_report
 from simulations.results import Results
-
-BROWSER, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
-pytestmark = pytest.mark.skipif(
-    BROWSER is None or DRIVER is None,
-    reason="chromium and chromedriver are not installed",
+from tests.simulations.browser_parts import (
+    BROWSER,
+    DRIVER,
+    FLAGS,
+    WIDTHS,
+    needs_browser,
 )
 
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-WIDTHS = {"desktop": 1280, "phone": 390}
+pytestmark = needs_browser
 
 
 @pytest.fixture(scope="module")

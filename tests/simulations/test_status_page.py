@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,24 +12,15 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-BROWSER, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
-needs_browser = pytest.mark.skipif(
-    BROWSER is None or DRIVER is None,
-    reason="chromium and chromedriver are not installed",
+from tests.simulations.browser_parts import (
+    BROWSER,
+    DRIVER,
+    FLAGS,
+    WIDTHS,
+    needs_browser,
 )
 
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-WIDTHS = {"desktop": 1280, "phone": 390}
+ROOT = Path(__file__).parents[2]
 each_width = pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS.keys())
 NAME = "movies <img src=x onerror=\"document.title='x'\"> & a-long-name"
 
