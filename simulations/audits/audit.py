@@ -25,18 +25,12 @@ from common.folders import (
 )
 from common.promise import promise_of
 from simulations.audits.canaries import DESIGNS
+from simulations.audits.findings import CanaryRecord, Finding, finite
 from simulations.audits.membership import MEMBERSHIP
 from simulations.audits.one_run import audit_canaries
 from simulations.audits.promised import Allowed
 from simulations.audits.recording import record_canaries, record_membership
-from simulations.audits.records import (
-    AuditReport,
-    CanaryRecord,
-    Claim,
-    Finding,
-    finite,
-    write_report,
-)
+from simulations.audits.records import AuditReport, Claim, write_report
 from simulations.audits.settings import AuditSettings, Tell
 from simulations.audits.shadows import membership_trials
 from simulations.audits.viewpoints import SHADOW_KNOWLEDGE, VIEWPOINTS

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from simulations.audits.membership import MEMBERSHIP, Trials
-from simulations.audits.one_run import OneRun
-from simulations.audits.promised import Allowed
-from simulations.audits.records import (
+from simulations.audits.findings import (
     CanaryRecord,
     MembershipRecord,
     RatePoint,
     finite,
 )
+from simulations.audits.membership import MEMBERSHIP, Trials
+from simulations.audits.one_run import OneRun
+from simulations.audits.promised import Allowed
 from simulations.audits.roc import QUOTED, Operating, area_under_curve, curve, operate
 
 

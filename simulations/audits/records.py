@@ -7,109 +7,17 @@ promised, or nothing blurs what an estimate is made of.
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from common.durable_files import write_durably
 from common.errors import ConfigError
-from simulations.results import Count, NonNegative, PromiseRecord, Record
+from simulations.audits.findings import CanaryRecord, Epsilon, Finding, Rate
+from simulations.results import NonNegative, PromiseRecord, Record
 
 AUDIT_SCHEMA_VERSION: Literal[1] = 1
-
-Rate = Annotated[float, Field(ge=0, le=1)]
-#: Null where there is no such number, since it is infinite.
-Epsilon = NonNegative | None
-
-
-class CanaryRecord(Record):
-    """One design of canaries from one viewpoint; ``one_run.OneRun`` as stored.
-
-    Attributes:
-        epsilon_lower: proved by this result alone, with ``confidence``.
-        epsilon_lower_joint: proved with ``confidence`` together with all others.
-        epsilon_power: what would typically be proved if all that is claimed leaked.
-        epsilon_half_noise: and if the noise were half of what is claimed.
-        epsilon_ceiling: what would be proved if every guess were right.
-        epsilon_gaussian: a bound under assumptions: Gaussian noise, and canaries that
-            do not blur each other; of no effect on ``exceeds``.
-        epsilon_estimate: an estimate without confidence, and no bound.
-        exceeds: whether the joint bound refutes the claim.
-    """
-
-    kind: Literal["canaries"] = "canaries"
-    design: str
-    viewpoint: str
-    unit: Literal["user", "interaction"]
-    num_canaries: Count
-    num_included: Count
-    guessed_in: Count
-    guessed_out: Count
-    num_right: Count
-    delta: NonNegative
-    confidence: Rate
-    joint_confidence: Rate
-    epsilon_claimed: Epsilon
-    epsilon_lower: NonNegative
-    epsilon_lower_joint: NonNegative
-    epsilon_power: NonNegative
-    epsilon_half_noise: NonNegative
-    epsilon_ceiling: NonNegative
-    epsilon_gaussian: Epsilon
-    epsilon_estimate: Epsilon
-    auc: Rate
-    exceeds: bool
-
-
-class RatePoint(Record):
-    """An attack at one threshold, and what the promise allows any attack there.
-
-    Attributes:
-        target: the false positive rate asked for; ``fpr`` is what it came to.
-        low, high: exact interval of ``tpr``.
-        allowed: the most that the promise allows at ``fpr_high``.
-        resolved: whether there were non-members enough to see such a rate.
-    """
-
-    target: Rate
-    fpr: Rate
-    fpr_low: Rate
-    fpr_high: Rate
-    tpr: Rate
-    low: Rate
-    high: Rate
-    allowed: Rate
-    resolved: bool
-
-
-class MembershipRecord(Record):
-    """One membership attack on one released object.
-
-    Attributes:
-        released: what of the run was attacked.
-        quoted: at the false positive rates that are always quoted.
-        curve: evenly in log FPR.
-        exceeds: whether a rate lies above what is allowed, by intervals so wide that
-            all attacks of the audit hold together with ``confidence``.
-    """
-
-    kind: Literal["membership"] = "membership"
-    attack: str
-    viewpoint: str
-    released: str
-    num_shadows: Count
-    num_members: Count
-    num_others: Count
-    confidence: Rate
-    auc: Rate
-    quoted: tuple[RatePoint, ...]
-    curve: tuple[RatePoint, ...]
-    exceeds: bool
-
-
-Finding = Annotated[CanaryRecord | MembershipRecord, Field(discriminator="kind")]
 
 
 class Claim(Record):
@@ -150,11 +58,6 @@ class AuditReport(Record):
     seconds_total: NonNegative
     config: dict[str, bool | int | float | str]
     versions: dict[str, str]
-
-
-def finite(value: float) -> float | None:
-    """The number, or null for infinity."""
-    return value if math.isfinite(value) else None
 
 
 def audit_schema() -> dict[str, Any]:

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from simulations.audits.records import (
-    AuditReport,
-    CanaryRecord,
-    MembershipRecord,
-    RatePoint,
-)
+from simulations.audits.findings import CanaryRecord, MembershipRecord, RatePoint
+from simulations.audits.records import AuditReport
 
 
 def tables(report: AuditReport) -> list[Table]:

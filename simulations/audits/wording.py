@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from common.promise import round_up
-from simulations.audits.records import CanaryRecord, Finding, finite
+from simulations.audits.findings import CanaryRecord, Finding, finite
 from simulations.audits.settings import AuditSettings
 
 #: What a reader must not take an audit for.
