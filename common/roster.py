@@ -48,6 +48,11 @@ class Roster:
     version: int
     clients: Mapping[str, str]
 
+    @property
+    def identities(self) -> frozenset[bytes]:
+        """All public keys, 32 bytes each."""
+        return frozenset(bytes.fromhex(each) for each in self.clients.values())
+
 
 def sign_roster(roster: Roster, authority: ec.EllipticCurvePrivateKey) -> bytes:
     """The roster's file: its facts and the authority's signature over them.
