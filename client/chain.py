@@ -21,7 +21,8 @@ from common.errors import DataFormatError
 from common.events import DpEvent, event_record, read_event
 from common.versions import check_format
 
-EXPORT_FORMAT = "tutela-ledger-1"
+#: The second where integer noise is among the events, the first otherwise.
+EXPORT_FORMATS = ("tutela-ledger-1", "tutela-ledger-2")
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,11 @@ class Charge:
     event: DpEvent
     plan: tuple[DpEvent, ...]
     seeded: bool = False
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether integer noise is in it, which older versions cannot read."""
+        return any(each.mechanism == "skellam" for each in (self.event, *self.plan))
 
     @property
     def key(self) -> str:
@@ -191,7 +197,8 @@ def _read_typed(facts: dict[str, Any]) -> DpEvent:
 
 def export_text(ledger: str, entries: Sequence[LedgerEntry]) -> str:
     """The chain as JSON lines: the ledger's id, then a line for each entry."""
-    head = canonical({"format": EXPORT_FORMAT, "ledger": ledger})
+    integer = any(e.charge is not None and e.charge.is_integer for e in entries)
+    head = canonical({"format": EXPORT_FORMATS[integer], "ledger": ledger})
     lines = [canonical({"body": e.body, "hash": e.hash}) for e in entries]
     return "\n".join([head, *lines]) + "\n"
 
@@ -208,11 +215,12 @@ def read_export(text: str) -> tuple[str, list[LedgerEntry]]:
     lines = text.splitlines()
     try:
         head = json.loads(lines[0])
-        check_format("The export", head["format"], (EXPORT_FORMAT,))
+        check_format("The export", head["format"], EXPORT_FORMATS)
         rows = [(row["body"], row["hash"]) for row in map(json.loads, lines[1:])]
         ledger = str(head["ledger"])
     except (ValueError, KeyError, IndexError, TypeError, RecursionError):
         raise DataFormatError(
-            f"Expected an exported ledger (JSON lines, format {EXPORT_FORMAT})."
+            "Expected an exported ledger (JSON lines, format "
+            f"{' or '.join(EXPORT_FORMATS)})."
         ) from None
     return ledger, check_chain(ledger, rows)

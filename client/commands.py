@@ -176,7 +176,7 @@ def plan(
     steps: Annotated[
         int | None, typer.Option(min=1, help="Steps a round; as in the last charge.")
     ] = None,
-    unit: Annotated[str, typer.Option(help="user or interaction")] = "user",
+    unit: Annotated[str, typer.Option(help="user, interaction or client")] = "user",
     node_config: NodeOption = "",
     as_json: JsonOption = False,
 ) -> None:

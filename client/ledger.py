@@ -29,7 +29,8 @@ from common.folders import LEDGER
 TOLERANCE = timedelta(seconds=5)
 
 #: Kept by SQLite as ``user_version``; 0 is version 1 from before it was written down.
-LEDGER_VERSION = 1
+#: A ledger is of version 1 until it holds an event that version 1 has no word for.
+FIRST_VERSION, LEDGER_VERSION = 1, 2
 
 _SCHEMA = """
 BEGIN IMMEDIATE;
@@ -53,8 +54,9 @@ class OtherVersion(LedgerFault):
     def __init__(self, found: int) -> None:
         super().__init__(Fault.DAMAGED)
         self.args = (
-            f"Expected a ledger of version {LEDGER_VERSION}, got one of version "
-            f"{found}: a newer Tutela wrote it. Update this one; nothing was lost.",
+            f"Expected a ledger of version {LEDGER_VERSION} at most, got one of "
+            f"version {found}: a newer Tutela wrote it. Update this one; nothing was "
+            "lost.",
         )
 
 
@@ -125,6 +127,8 @@ class Ledger:
         key = None if charge is None else charge.key
         row = (entry.sequence, entry.body, entry.hash, key)
         with named_faults():
+            if charge is not None and charge.is_integer:
+                self._connection.execute(f"PRAGMA user_version = {LEDGER_VERSION}")
             self._connection.execute("INSERT INTO entries VALUES (?, ?, ?, ?)", row)
         self.entries.append(entry)
         write_witness(self._place, self.witness)
@@ -295,7 +299,7 @@ def _begin(connection: sqlite3.Connection) -> None:
     if connection.execute("SELECT count(*) FROM ledger").fetchone() == (0,):
         row = (secrets.token_hex(32),)
         connection.execute("INSERT INTO ledger VALUES (?)", row)
-        connection.execute(f"PRAGMA user_version = {LEDGER_VERSION}")
+        connection.execute(f"PRAGMA user_version = {FIRST_VERSION}")
     connection.execute("COMMIT")
     # The witness comes next: what it vouches for must be in the file itself.
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")

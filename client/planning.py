@@ -13,7 +13,7 @@ from client.settings import Budget
 from common.accounting import calibrate, epsilon, epsilon_bound
 from common.config import MOST_STEPS
 from common.errors import BudgetExhausted
-from common.events import DpEvent, merged
+from common.events import DpEvent, Mechanism, merged
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Plan:
     sample_rate: float
     steps: int
     epsilon_after: float
+    mechanism: Mechanism = "gaussian"
 
 
 def rounds_left(spent: Sequence[DpEvent], one: DpEvent, budget: Budget) -> Plan:
@@ -89,6 +90,7 @@ def noise_for(
         one.sample_rate,
         rounds * one.steps,
         tuple(merged(spent)),
+        one,
     )
     return _plan(spent, replace(one, noise_multiplier=noise), rounds, budget)
 
@@ -105,4 +107,5 @@ def _plan(spent: Sequence[DpEvent], one: DpEvent, rounds: int, budget: Budget) -
         one.sample_rate,
         one.steps,
         epsilon(_after(spent, one, rounds), budget.delta),
+        one.mechanism,
     )

@@ -20,18 +20,21 @@ from torch import Tensor
 
 
 class RandomStream:
-    """A stream of uniform and normal numbers."""
+    """A stream of words, and of uniform and normal numbers."""
 
     def __init__(self, key: bytes) -> None:
         cipher = Cipher(algorithms.ChaCha20(key, bytes(16)), mode=None)
         self._key_stream = cipher.encryptor()
 
+    def words(self, count: int) -> npt.NDArray[np.uint64]:
+        """``count`` uniform 64-bit words."""
+        return np.frombuffer(self._key_stream.update(bytes(8 * count)), dtype=np.uint64)
+
     def uniform(self, count: int) -> npt.NDArray[np.float64]:
         """``count`` numbers in the open interval (0, 1), 53 bits each."""
-        words = np.frombuffer(
-            self._key_stream.update(bytes(8 * count)), dtype=np.uint64
-        )
-        unit = ((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+        unit = (
+            (self.words(count) >> np.uint64(11)).astype(np.float64) + 0.5
+        ) * 2.0**-53
         # The largest word would round up to 1, whose normal number is infinite.
         return np.minimum(unit, 1.0 - 2.0**-53)
 

@@ -14,13 +14,19 @@ from typing import get_args
 from client.budget import spent
 from client.chain import Charge, LedgerEntry
 from client.settings import Budget, ClientSettings
-from common.accounting import epsilon, epsilon_path, epsilon_rdp
+from common.accounting import BY_RENYI, epsilon, epsilon_path, epsilon_rdp
 from common.config import RunConfig
 from common.events import Unit
 from common.plan import noise_multiplier
 from common.promise import NOT_PRIVATE, SEEDED, promise_of
 
 UNITS: tuple[Unit, ...] = get_args(Unit)
+
+#: Beside mode local, where a run summed this client's updates with others'.
+SUMMED = (
+    "or mode distributed: of its updates only sums are seen, under what the run's own "
+    "promise assumes of the server and of other clients; "
+)
 
 #: ε over time is computed at so many points at most.
 MAX_POINTS = 200
@@ -31,7 +37,8 @@ class Spent:
     """What a unit's releases cost together at one δ; ``inf`` without noise.
 
     Attributes:
-        pld: by privacy loss distributions, the figure that counts.
+        pld: by privacy loss distributions, the figure that counts; the same as
+            ``rdp`` where integer noise is among the releases.
         rdp: by Rényi divergences, for comparison: valid and looser.
     """
 
@@ -148,13 +155,16 @@ def sentence(charges: Sequence[Charge]) -> str:
             f"{NOT_PRIVATE}: a run without noise has trained on these rows, so nothing "
             "is promised about them any more."
         )
+    integer = any(charge.event.mechanism == "skellam" for charge in charges)
+    accountant = f", or, in a column with such sums, {BY_RENYI}" if integer else ""
     text = (
         "Everything this client ever released is together (ε, δ)-differentially "
         "private in the unit of each column (add or remove one unit's rows at this "
         "client), mode local: nobody else is trusted, the server and other clients "
-        "included; accountant: privacy loss distributions (dp-accounting PLD; the RDP "
-        "figure is for comparison); sampling: Poisson at each charge's own rate, none "
-        "at rate 1. Releases in another unit are not in a column: columns never add up."
+        f"included; {SUMMED if integer else ''}accountant: privacy loss distributions "
+        f"(dp-accounting PLD; the RDP figure is for comparison){accountant}; sampling: "
+        "Poisson at each charge's own rate, none at rate 1. Releases in another unit "
+        "are not in a column: columns never add up."
     )
     if any(charge.seeded for charge in charges):
         text += f" {SEEDED}"

@@ -116,20 +116,23 @@ def plot_statement(statement: Statement, path: Path) -> None:
 
 def print_plan(plan: Plan, budget: Budget, unit: str, console: Console) -> None:
     """One plan as a sentence, with what its figures mean."""
+    trust = "nobody else is trusted; PLD"
+    if plan.mechanism == "skellam":
+        trust = "under what such a run's own promise assumes; Rényi divergences"
     console.print(
         f"{plan.rounds} more rounds fit, each of {plan.steps} steps at noise "
         f"multiplier {round_up(plan.noise_multiplier, 4)} and sample rate "
         f"{plan.sample_rate:g} (Poisson). Everything released then costs "
         f"ε = {number(plan.epsilon_after)} of {budget.target_epsilon:g} at "
         f"δ = {budget.delta:g} per {unit} (add or remove one "
-        f"{unit}'s rows at this client; nobody else is trusted; PLD).",
+        f"{unit}'s rows at this client; {trust}).",
         highlight=False,
     )
 
 
 def _units(columns: Sequence[Column]) -> Table:
     table = Table(title="Spent and left", box=box.SIMPLE_HEAD)
-    for name in ("unit", "δ", "ε spent (PLD)", "ε (RDP)", "budget", "left", "releases"):
+    for name in ("unit", "δ", "ε spent", "ε (RDP)", "budget", "left", "releases"):
         table.add_column(name, justify="left" if name == "unit" else "right")
     for column in columns:
         for place, found in enumerate(column.spent):

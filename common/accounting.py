@@ -4,7 +4,8 @@ In ``common`` because calibration (clients and server), enforcement (clients), t
 report and audits all need it. Events say what was done; an accountant turns them
 into ε, and a tighter one may later turn the same events into less. Composition is
 by privacy loss distributions (Koskela et al. 2020; Doroshenko et al. 2022, whose
-"connect the dots" discretisation only ever rounds ε up).
+"connect the dots" discretisation only ever rounds ε up). Where Skellam noise is among
+the events, all of them compose by Rényi divergences (``renyi.py``), which is looser.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from common.errors import ConfigError
 from common.events import DpEvent, merged
+from common.renyi import curve, epsilon_of, epsilon_renyi, no_cost
 
 if TYPE_CHECKING:
     from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
@@ -28,6 +31,18 @@ COARSE_GRID = 1e-3
 #: Calibration searches between these: below, ε says nothing and is slow to compute.
 LEAST_NOISE, MOST_NOISE = 0.25, 2.0**20
 CALIBRATION = 1e-4
+GAUSSIAN = DpEvent(1.0, 1.0, 1)
+
+BY_PLD = "privacy loss distributions (dp-accounting PLD)"
+BY_RENYI = (
+    "Rényi divergences of the integer mechanism, its L1 term included, under Poisson "
+    "sampling"
+)
+
+
+def accountant_of(events: Sequence[DpEvent]) -> str:
+    """How :func:`epsilon` counts these events, in words."""
+    return BY_RENYI if _is_integer(events) else BY_PLD
 
 
 def epsilon(events: Sequence[DpEvent], delta: float) -> float:
@@ -36,7 +51,10 @@ def epsilon(events: Sequence[DpEvent], delta: float) -> float:
     Raises:
         ConfigError: if events of different units would be added.
     """
-    return _epsilon_pld(_composable(events), delta, FINE_GRID)
+    found = _composable(events)
+    if _is_integer(found):
+        return _epsilon_rdp(found, delta)
+    return _epsilon_pld(found, delta, FINE_GRID)
 
 
 def epsilon_bound(events: Sequence[DpEvent], delta: float) -> float:
@@ -45,7 +63,10 @@ def epsilon_bound(events: Sequence[DpEvent], delta: float) -> float:
     Raises:
         ConfigError: if events of different units would be added.
     """
-    return _epsilon_pld(_composable(events), delta, COARSE_GRID)
+    found = _composable(events)
+    if _is_integer(found):
+        return _epsilon_rdp(found, delta)
+    return _epsilon_pld(found, delta, COARSE_GRID)
 
 
 def epsilon_rdp(events: Sequence[DpEvent], delta: float) -> float:
@@ -63,11 +84,23 @@ def _composable(events: Sequence[DpEvent]) -> tuple[DpEvent, ...]:
     if len({event.unit for event in events}) > 1:
         raise ConfigError("Expected events of one privacy unit; units never add up.")
     # In one order always: the last digits of a composition depend on it.
-    return tuple(
-        sorted(
-            merged(events), key=lambda e: (e.noise_multiplier, e.sample_rate, e.steps)
-        )
+    return tuple(sorted(merged(events), key=_order))
+
+
+def _order(event: DpEvent) -> tuple[float | str, ...]:
+    return (
+        event.noise_multiplier,
+        event.sample_rate,
+        event.steps,
+        event.mechanism,
+        event.l2_sensitivity,
+        event.l1_sensitivity,
     )
+
+
+def _is_integer(events: Sequence[DpEvent]) -> bool:
+    """Whether integer noise is among them, of which no loss distribution is known."""
+    return any(event.mechanism == "skellam" for event in events)
 
 
 def _is_bare(events: Sequence[DpEvent]) -> bool:
@@ -81,6 +114,8 @@ def _epsilon_rdp(events: tuple[DpEvent, ...], delta: float) -> float:
 
     if _is_bare(events):
         return math.inf
+    if _is_integer(events):
+        return epsilon_renyi(events, delta)
     # It warns of each order that it leaves out, which costs nothing but tightness.
     logging.getLogger("absl").setLevel(logging.ERROR)
     accountant = RdpAccountant()
@@ -103,12 +138,17 @@ def _epsilon_pld(events: tuple[DpEvent, ...], delta: float, grid: float) -> floa
 def epsilon_path(batches: Sequence[Sequence[DpEvent]], delta: float) -> list[float]:
     """ε after each batch of events, for display.
 
-    Computed on a coarser grid than :func:`epsilon`, hence an upper bound.
+    Computed on a coarser grid than :func:`epsilon`, hence an upper bound; by Rényi
+    divergences all along where any event is integer noise.
     """
     noisy = 0
     while noisy < len(batches) and all(e.noise_multiplier for e in batches[noisy]):
         noisy += 1
-    path = _epsilon_path(tuple(map(tuple, batches[:noisy])), delta)
+    done = tuple(map(tuple, batches[:noisy]))
+    if any(map(_is_integer, done)):
+        path = _renyi_path(done, delta)
+    else:
+        path = _epsilon_path(done, delta)
     return [*path, *[float("inf")] * (len(batches) - noisy)]
 
 
@@ -121,6 +161,17 @@ def _epsilon_path(
         for event in batch:
             loss = loss.compose(_loss(event, COARSE_GRID))
         path.append(float(loss.get_epsilon_for_delta(delta)))
+    return tuple(path)
+
+
+@lru_cache(maxsize=8)
+def _renyi_path(
+    batches: tuple[tuple[DpEvent, ...], ...], delta: float
+) -> tuple[float, ...]:
+    spent, path = no_cost(), []
+    for batch in batches:
+        spent = sum((curve(event) for event in batch), spent)
+        path.append(epsilon_of(spent, delta))
     return tuple(path)
 
 
@@ -158,11 +209,14 @@ def calibrate(
     sample_rate: float,
     steps: int,
     beside: tuple[DpEvent, ...] = (),
+    kind: DpEvent = GAUSSIAN,
 ) -> float:
     """The least noise multiplier whose ε is at most the target, to ``CALIBRATION``.
 
     Args:
         beside: further events that the same target has to cover.
+        kind: mechanism, sensitivities and unit of the steps; nothing else of it
+            matters.
 
     Never less than ``LEAST_NOISE``, however large the target.
 
@@ -172,7 +226,10 @@ def calibrate(
     from scipy.optimize import brentq
 
     def planned(noise: float) -> list[DpEvent]:
-        return [DpEvent(noise, sample_rate, steps), *beside]
+        one = replace(
+            kind, noise_multiplier=noise, sample_rate=sample_rate, steps=steps
+        )
+        return [one, *beside]
 
     def excess(noise: float) -> float:
         return epsilon(planned(noise), delta) - target_epsilon

@@ -29,6 +29,7 @@ from common.sections import (
     Refresh,
     Run,
     Safeguard,
+    Secagg,
     Section,
     Statistics,
     StudentShape,
@@ -36,6 +37,7 @@ from common.sections import (
     Training,
     Transfer,
     Transformer,
+    check_possible,
 )
 
 #: Steps of a client over a whole run.
@@ -61,6 +63,7 @@ class RunConfig(Section):
     refresh: Refresh
     training: Training
     privacy: Privacy
+    secagg: Secagg
     aggregation: Aggregation
     safeguard: Safeguard
     client_metrics: ClientMetrics
@@ -116,6 +119,44 @@ class RunConfig(Section):
             raise ValueError(
                 "refresh.every: expected 0 where statistics.share is not 0, since no "
                 "student can teach the teacher that the clients' sums make"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_sum_is_all_that_is_seen(self) -> RunConfig:
+        check_possible(self.privacy.mode, self.aggregation.robust)
+        if self.privacy.mode == "distributed":
+            for key, found, expected, why in self._beside_the_sum():
+                if found != expected:
+                    raise ValueError(
+                        f"{key}: expected {expected} where privacy.mode is "
+                        f"'distributed', got {found}: {why}"
+                    )
+        return self
+
+    def _beside_the_sum(self) -> tuple[tuple[str, Scalar, Scalar, str], ...]:
+        """Keys that mode ``distributed`` has one value for."""
+        single = "it would leave each client by itself, outside the secure sum"
+        return (
+            ("statistics.share", self.statistics.share, 0.0, single),
+            ("client-metrics.every", self.client_metrics.every, 0, single),
+            (
+                "aggregation.weights",
+                self.aggregation.weights,
+                "equal",
+                "a weight would change what a client adds to the sum at most",
+            ),
+        )
+
+    @model_validator(mode="after")
+    def _two_lists_share_somebody_honest(self) -> RunConfig:
+        """Two sets of so many of the clients have one in common, and more than that."""
+        secagg = self.secagg
+        if 2 * secagg.least - secagg.clients <= secagg.most_corrupt:
+            raise ValueError(
+                "secagg.threshold: expected more than (1 + secagg.corrupt) / 2, so "
+                "that two lists of survivors have somebody honest in common, got "
+                f"{secagg.threshold}"
             )
         return self
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from common.accounting import CALIBRATION, calibrate, epsilon
 from common.config import RunConfig
 from common.events import DpEvent
+from common.integer_noise import sum_event
 from common.sections import Statistics
 from common.wire import EVALUATE, SKETCH, STATISTICS, TRAIN
 
@@ -35,13 +36,24 @@ def releases(config: RunConfig, noise_multiplier: float, number: int) -> Release
         if config.statistics.sketch_share:
             found[SKETCH] = DpEvent(noise.sketch, 1.0, 1)
     if number <= config.training.rounds:
-        found[TRAIN] = DpEvent(
-            noise_multiplier, config.privacy.sample_rate, config.training.local_steps
-        )
+        found[TRAIN] = training_event(config, noise_multiplier)
     metrics = config.client_metrics
     if metrics.every and number % metrics.every == 0:
         found[EVALUATE] = DpEvent(metrics.noise_multiplier if private else 0.0, 1.0, 1)
     return found
+
+
+def training_event(config: RunConfig, noise_multiplier: float) -> DpEvent:
+    """What a round of training releases.
+
+    Noisy steps of each client, or one noisy sum of all their updates (mode
+    ``distributed``), whatever steps a client makes without noise before.
+    """
+    if config.privacy.mode == "distributed":
+        return sum_event(config, noise_multiplier)
+    return DpEvent(
+        noise_multiplier, config.privacy.sample_rate, config.training.local_steps
+    )
 
 
 def planned_releases(config: RunConfig, noise_multiplier: float) -> Releases:
@@ -125,4 +137,5 @@ def noise_multiplier(config: RunConfig) -> float:
         privacy.sample_rate,
         training.steps,
         tuple(planned.values()),
+        training,
     )

@@ -6,9 +6,12 @@ Bounds stand here, defaults in ``pyproject.toml``.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from common.errors import ConfigError
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -55,6 +58,7 @@ class Run(Section):
     poll_interval: Positive
     poll_longest: Positive
     keep_every: Count
+    keep_answers: bool
     resume: bool
 
 
@@ -69,13 +73,14 @@ class Partition(Section):
     """How simulations deal users out."""
 
     num_clients: PositiveInt
-    scheme: Literal["iid", "attribute", "dirichlet"]
+    scheme: Literal["iid", "attribute", "dirichlet", "users"]
     attribute: str
     concentration: Positive
     public_users: PositiveInt
     validation_users: Count
     heldout_users: PositiveInt
     fold_in: Fraction
+    dropout: Annotated[float, Field(ge=0, lt=1)]
     seed: Count
 
 
@@ -182,13 +187,49 @@ class Training(Section):
 class Privacy(Section):
     """The public half of the promise; see ``common/promise.py`` for the whole."""
 
-    mode: Literal["local", "off"]
+    mode: Literal["local", "distributed", "off"]
     target_epsilon: Positive
     noise_multiplier: Noise
     delta: Fraction
     max_grad_norm: Scale
     sample_rate: Annotated[float, Field(gt=0, le=1)]
     declared_users: PositiveInt
+
+
+class Secagg(Section):
+    """The sum of mode ``distributed``: who has to finish, and on which integers."""
+
+    clients: Annotated[int, Field(ge=3, le=20_000)]
+    threshold: Annotated[float, Field(gt=0.5, le=1)]
+    corrupt: Annotated[float, Field(ge=0, lt=0.5)]
+    dropped: Annotated[float, Field(ge=0, lt=0.5)]
+    neighbours: Annotated[int, Field(ge=0, le=20_000, multiple_of=2)]
+    roster: bool
+    parameters: Annotated[int, Field(ge=1, le=2**28)]
+    granularity: Annotated[float, Field(ge=0.5, le=1024)]
+    beta: Annotated[float, Field(ge=1e-6, le=0.9)]
+    bits: Annotated[int, Field(ge=0, le=48)]
+    wrap: Annotated[float, Field(ge=1e-9, le=1e-2)]
+
+    @property
+    def least(self) -> int:
+        """Clients whose vectors have to be in a sum, or it is discarded."""
+        return _count_of(self.threshold, self.clients)
+
+    @property
+    def most_corrupt(self) -> int:
+        """Clients that may be in league with the server, at most."""
+        return _count_of(self.corrupt, self.clients)
+
+    @property
+    def honest(self) -> int:
+        """Clients whose noise counts: those of the least that are honest."""
+        return self.least - self.most_corrupt
+
+
+def _count_of(share: float, whole: int) -> int:
+    """The share's count, rounded up; 0.55 of 100 is 55, whatever floats say."""
+    return math.ceil(round(share * whole, 9))
 
 
 class Aggregation(Section):
@@ -201,6 +242,29 @@ class Aggregation(Section):
     epsilon: Positive
     weights: Literal["equal", "declared"]
     average_from: Annotated[float, Field(ge=0, lt=1)]
+    robust: Literal["none", "trimmed-mean", "median", "multi-krum", "norm-bound"]
+    malicious: Annotated[float, Field(gt=0, lt=0.5)]
+    norm_bound: Annotated[float, Field(ge=1, le=1000)]
+
+
+def check_possible(mode: str, robust: str) -> None:
+    """Refuse a robust aggregator where the server sees no client's own answer.
+
+    Args:
+        mode: ``privacy.mode``.
+        robust: ``aggregation.robust``.
+
+    Raises:
+        ConfigError: in mode ``distributed``, with any aggregator but ``none``.
+    """
+    if mode == "distributed" and robust != "none":
+        raise ConfigError(
+            "aggregation.robust: expected 'none' where privacy.mode is 'distributed', "
+            f"got {robust!r}: under secure aggregation the server sees only the sum "
+            "of the clients' answers, and can compare none of them with another. "
+            "What is left is what each client's answer is bounded by before it is "
+            "masked, which a client that lies does not keep to."
+        )
 
 
 class Safeguard(Section):

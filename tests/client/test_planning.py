@@ -60,3 +60,18 @@ def test_the_two_questions_answer_each_other() -> None:
         BEFORE, replace(ONE, noise_multiplier=plan.noise_multiplier), BUDGET
     )
     assert again.rounds == 7
+
+
+SUM = DpEvent(1.5, 0.1, 1, "skellam", l2_sensitivity=4e3, l1_sensitivity=4e6)
+
+
+def test_secure_sums_are_planned_as_such() -> None:
+    plan = rounds_left(BEFORE, SUM, BUDGET)
+    assert plan.rounds > 1
+    fits, beyond = (
+        [*BEFORE, replace(SUM, steps=plan.rounds + more)] for more in (0, 1)
+    )
+    assert epsilon(fits, 1e-5) <= 4.0 < epsilon(beyond, 1e-5)
+    noise = noise_for(BEFORE, SUM, plan.rounds, BUDGET).noise_multiplier
+    assert noise <= SUM.noise_multiplier
+    assert (plan.mechanism, plan.epsilon_after) == ("skellam", epsilon(fits, 1e-5))

@@ -196,3 +196,32 @@ def test_a_plot_of_nothing_and_of_another_kind_is_refused(tmp_path: Path) -> Non
         plot_statement(statement(), tmp_path / "x.svg")
     with pytest.raises(ConfigError, match=r"\.svg, \.png or \.pdf"):
         plot_statement(statement(*FIVE), tmp_path / "x.txt")
+
+
+SUM = DpEvent(1.5, 0.1, 4, "skellam", l2_sensitivity=4e3, l1_sensitivity=4e6)
+
+
+def test_a_column_with_a_secure_sum_is_counted_by_renyi_and_says_so():
+    found = statement(charge("a", 1, A), charge("b", 1, SUM, "sum"))
+    (column,) = found.columns
+    assert column.spent[0].pld == column.spent[0].rdp == epsilon([A, SUM], 1e-5)
+    assert [line.epsilon for line in found.runs] == [
+        epsilon([A], 1e-5),
+        epsilon([SUM], 1e-5),
+    ]
+    assert found.charges[1].epsilon_after == pytest.approx(epsilon([A, SUM], 1e-5))
+    assert "or mode distributed: of its updates only sums are seen" in found.sentence
+    assert "Rényi divergences of the integer mechanism" in found.sentence
+
+
+def test_without_one_nothing_is_said_of_it():
+    sentence = statement(charge("a", 1, A)).sentence
+    assert "distributed" not in sentence
+    assert "Rényi" not in sentence
+
+
+def test_clients_are_a_column_of_their_own():
+    found = statement(charge("a", 1, A), charge("b", 1, replace(SUM, unit="client")))
+    assert [column.unit for column in found.columns] == ["user", "client"]
+    assert found.columns[1].spent[0].pld == epsilon([SUM], 1e-5)
+    assert found.columns[1].budget is None

@@ -2,6 +2,7 @@
 
 import math
 import time
+from dataclasses import replace
 
 import dp_accounting
 import pytest
@@ -11,6 +12,8 @@ from opacus.accountants import PRVAccountant, RDPAccountant
 
 from common import accounting
 from common.accounting import (
+    BY_RENYI,
+    accountant_of,
     calibrate,
     epsilon,
     epsilon_bound,
@@ -19,6 +22,7 @@ from common.accounting import (
 )
 from common.errors import ConfigError
 from common.events import DpEvent, merged
+from common.renyi import epsilon_renyi
 
 DELTA = 1e-5
 
@@ -207,3 +211,68 @@ def test_merging_keeps_what_the_composition_costs():
         accountant.compose(step, event.steps)
     one_by_one = accountant.get_epsilon(DELTA)
     assert epsilon(events, DELTA) == pytest.approx(one_by_one, abs=1e-6)
+
+
+SKELLAM = DpEvent(
+    1.5, 0.1, 20, "skellam", l2_sensitivity=4000.0, l1_sensitivity=4_000_000.0
+)
+
+
+def test_with_integer_noise_everything_is_counted_by_renyi():
+    mixed = [SKELLAM, DpEvent(4.0, 0.5, 10)]
+    assert epsilon(mixed, DELTA) == epsilon_renyi(mixed, DELTA)
+    assert epsilon(mixed[::-1], DELTA) == epsilon(mixed, DELTA)
+    assert epsilon_bound(mixed, DELTA) == epsilon_rdp(mixed, DELTA)
+    assert epsilon_rdp(mixed, DELTA) == epsilon(mixed, DELTA)
+    apart = [epsilon([event], DELTA) for event in mixed]
+    assert max(apart) < epsilon(mixed, DELTA) < sum(apart)
+    assert accountant_of(mixed) == BY_RENYI != accountant_of(mixed[1:])
+
+
+def test_integer_noise_never_costs_less_than_the_same_gaussian():
+    gaussian = DpEvent(1.5, 0.1, 20)
+    assert epsilon([gaussian], DELTA) < epsilon([SKELLAM], DELTA)
+    assert epsilon([SKELLAM], DELTA) < 1.25 * epsilon([gaussian], DELTA)
+
+
+def test_integer_noise_of_zero_costs_everything():
+    bare = replace(SKELLAM, noise_multiplier=0.0)
+    assert epsilon([bare], DELTA) == epsilon_rdp([bare], DELTA) == math.inf
+
+
+def test_the_path_of_mixed_events_ends_at_their_epsilon():
+    batches = [[DpEvent(4.0, 0.5, 2)], [SKELLAM], [SKELLAM, DpEvent(4.0, 0.5, 2)]]
+    path = epsilon_path(batches, DELTA)
+    flat = [event for batch in batches for event in batch]
+    assert path == sorted(path)
+    assert path[-1] == pytest.approx(epsilon(flat, DELTA), rel=1e-12)
+    bare = [[replace(SKELLAM, noise_multiplier=0.0)]]
+    assert epsilon_path([*batches, *bare, *batches], DELTA) == [*path, *[math.inf] * 4]
+
+
+@pytest.mark.parametrize("target", [0.5, 2.0, 8.0])
+@pytest.mark.parametrize("beside", [(), (DpEvent(20.0, 1.0, 3),)])
+def test_integer_noise_is_calibrated_to_the_target(target, beside):
+    noise = calibrate(target, DELTA, 0.1, 20, beside, SKELLAM)
+    bought = replace(SKELLAM, noise_multiplier=noise)
+    less = replace(SKELLAM, noise_multiplier=noise - 2e-4)
+    assert epsilon([bought, *beside], DELTA) <= target
+    assert epsilon([less, *beside], DELTA) > target
+
+
+def test_a_smaller_target_or_more_rounds_take_more_integer_noise():
+    found = [calibrate(t, DELTA, 0.1, 20, (), SKELLAM) for t in (8.0, 4.0, 2.0, 1.0)]
+    assert found == sorted(found)
+    assert calibrate(4.0, DELTA, 0.1, 80, (), SKELLAM) > found[1]
+    assert calibrate(4.0, DELTA, 0.4, 20, (), SKELLAM) > found[1]
+    gaussian = calibrate(4.0, DELTA, 0.1, 20)
+    assert gaussian < found[1] < 1.15 * gaussian
+
+
+def test_counting_an_absurd_sum_takes_no_time():
+    start = time.process_time()
+    absurd = replace(
+        SKELLAM, noise_multiplier=0.25, l2_sensitivity=1.0, steps=1_000_000
+    )
+    assert epsilon([absurd, DpEvent(0.25, 1.0, 1_000_000)], DELTA) > 1e5
+    assert time.process_time() - start < 5

@@ -86,7 +86,7 @@ def test_a_parsed_config_is_frozen():
         ("privacy.target-epsilon", float("inf")),
         ("privacy.max-grad-norm", True),
         ("privacy.max-grad-norm", 10**400),
-        ("privacy.mode", "distributed"),
+        ("privacy.mode", "central"),
         ("aggregation.beta-1", 1.0),
         ("safeguard.enabled", 1),
     ],
@@ -206,3 +206,64 @@ def test_a_teacher_of_the_clients_sums_is_not_refreshed():
     assert parse(flat).refresh.every == 1
     with pytest.raises(ConfigError, match=r"^refresh\.every: expected 0 where"):
         parse(flat | {"statistics.share": 0.5})
+
+
+SUM = {"privacy.mode": "distributed"}
+
+
+def test_a_secure_sum_is_a_mode():
+    assert parse(defaults() | SUM).privacy.mode == "distributed"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("statistics.share", 0.5, "0.0"),
+        ("client-metrics.every", 2, "0"),
+        ("aggregation.weights", "declared", "equal"),
+        ("aggregation.robust", "median", "'none'"),
+    ],
+)
+def test_what_a_secure_sum_cannot_have_beside_it(key, value, expected):
+    parse(defaults() | {key: value})
+    with pytest.raises(ConfigError, match=f"{key}: expected {expected} .*distributed"):
+        parse(defaults() | SUM | {key: value})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("clients", 2),
+        ("threshold", 0.5),
+        ("threshold", 1.1),
+        ("corrupt", 0.5),
+        ("corrupt", -0.1),
+        ("neighbours", 7),
+        ("parameters", 0),
+        ("granularity", 0.1),
+        ("beta", 0.0),
+        ("beta", 1.0),
+        ("bits", 64),
+        ("wrap", 0.0),
+        ("roster", 1),
+    ],
+)
+def test_a_sums_settings_have_bounds(key, value):
+    with pytest.raises(ConfigError, match=f"secagg.{key}"):
+        parse(defaults() | {f"secagg.{key}": value})
+
+
+@pytest.mark.parametrize(
+    ("clients", "threshold", "corrupt", "honest"),
+    [(100, 0.8, 0.1, 70), (100, 0.55, 0.1, None), (100, 0.56, 0.1, 46)],
+)
+def test_two_lists_of_survivors_share_somebody_honest(
+    clients, threshold, corrupt, honest
+):
+    keys = {"clients": clients, "threshold": threshold, "corrupt": corrupt}
+    flat = defaults() | {f"secagg.{key}": value for key, value in keys.items()}
+    if honest is not None:
+        assert parse(flat).secagg.honest == honest
+        return
+    with pytest.raises(ConfigError, match=r"secagg\.threshold: expected more than"):
+        parse(flat)

@@ -83,3 +83,69 @@ def test_a_record_of_another_form_is_refused(change):
     record = event_record(DpEvent(1.5, 1.0, 7)) | change
     with pytest.raises((KeyError, TypeError, ValueError)):
         read_event(record, "user", "add-or-remove-one")
+
+
+SKELLAM = DpEvent(
+    1.5, 0.25, 7, "skellam", l2_sensitivity=4000.5, l1_sensitivity=4_000_000.0
+)
+
+
+def test_a_skellam_record_looks_like_the_others():
+    assert event_record(SKELLAM) == {
+        "class_name": "SelfComposedDpEvent",
+        "count": 7,
+        "event": {
+            "class_name": "PoissonSampledDpEvent",
+            "sampling_probability": 0.25,
+            "event": {
+                "class_name": "SkellamDpEvent",
+                "noise_multiplier": 1.5,
+                "l2_sensitivity": 4000.5,
+                "l1_sensitivity": 4_000_000.0,
+            },
+        },
+    }
+
+
+@given(
+    st.builds(
+        DpEvent,
+        st.floats(0, 1e6),
+        st.floats(0, 1, exclude_min=True),
+        st.integers(0, 10**9),
+        st.just("skellam"),
+        unit=st.sampled_from(["user", "client"]),
+        l2_sensitivity=st.floats(0, 1e9),
+        l1_sensitivity=st.floats(0, 1e15),
+    )
+)
+def test_a_recorded_skellam_event_is_read_back_bit_for_bit(event):
+    stored = json.loads(json.dumps(event_record(event)))
+    assert read_event(stored, event.unit, event.relation) == event
+
+
+@pytest.mark.parametrize(
+    "mechanism",
+    [
+        {"class_name": "SkellamDpEvent", "noise_multiplier": 1.0},
+        {
+            "class_name": "GaussianDpEvent",
+            "noise_multiplier": 1.0,
+            "l2_sensitivity": 2.0,
+            "l1_sensitivity": 2.0,
+        },
+    ],
+)
+def test_half_a_skellam_record_is_refused(mechanism):
+    record = event_record(replace(SKELLAM, sample_rate=1.0)) | {"event": mechanism}
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        read_event(record, "user", "add-or-remove-one")
+
+
+def test_other_sensitivities_are_another_mechanism():
+    others = [
+        replace(SKELLAM, l2_sensitivity=1.0),
+        replace(SKELLAM, l1_sensitivity=1.0),
+        replace(SKELLAM, mechanism="gaussian"),
+    ]
+    assert merged([SKELLAM, *others]) == (SKELLAM, *others)

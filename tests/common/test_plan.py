@@ -1,11 +1,14 @@
 """What a run releases, and the noise that pays for it."""
 
+from dataclasses import replace
+
 import pytest
 
 from common.accounting import calibrate, epsilon
-from common.config import RunConfig, defaults, parse
+from common.config import RunConfig, defaults, parse, to_flat
 from common.errors import ConfigError
 from common.events import DpEvent, merged
+from common.integer_noise import sum_event
 from common.plan import (
     noise_multiplier,
     planned_events,
@@ -13,6 +16,7 @@ from common.plan import (
     releases,
     statistics_noise,
 )
+from common.wire import TRAIN
 
 DELTA = 1e-5
 
@@ -152,3 +156,29 @@ def test_statistics_never_cost_more_than_their_target(target):
 def test_what_events_cost_does_not_depend_on_their_order():
     events = [DpEvent(1.5, 1.0, 1), DpEvent(2.0, 0.5, 3), DpEvent(1.2, 1.0, 1)]
     assert epsilon(events, DELTA) == epsilon(events[::-1], DELTA)
+
+
+def summed(rounds=10, **privacy):
+    base = {"mode": "distributed", "declared_users": 1, "sample_rate": 0.1}
+    return config(rounds, local_steps=5, **(base | privacy))
+
+
+def test_a_round_in_mode_distributed_releases_one_sum_whatever_its_steps():
+    found = planned_releases(summed(7), 1.5)
+    assert list(found) == [TRAIN]
+    assert found[TRAIN] == replace(sum_event(summed(), 1.5), steps=7)
+    assert releases(summed(7), 1.5, 7) == {TRAIN: sum_event(summed(), 1.5)}
+    assert not releases(summed(7), 1.5, 8)
+
+
+@pytest.mark.parametrize("target", [1.0, 8.0])
+def test_a_sums_noise_is_calibrated_to_the_target(target):
+    asked = summed(target_epsilon=target)
+    noise = noise_multiplier(asked)
+    assert 0.98 * target < epsilon(planned_events(asked, noise), DELTA) <= target
+    assert noise_multiplier(summed(noise_multiplier=2.5)) == 2.5
+
+
+def test_a_finer_grid_takes_no_more_noise():
+    coarse = parse(to_flat(summed()) | {"secagg.parameters": 1})
+    assert noise_multiplier(summed()) < noise_multiplier(coarse)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from common.accounting import epsilon
 from common.config import defaults, parse
 from common.events import DpEvent
+from common.plan import planned_events
 from common.promise import NOT_PRIVATE, PINNED, UNPINNED, promise_of
 
 CONFIG = parse(
@@ -93,6 +94,9 @@ def test_off_promises_nothing_and_states_no_epsilon():
     assert promise.stamp == NOT_PRIVATE
     assert promise.sentence.startswith("NOT PRIVATE: mode off ")
     assert "ε" not in promise.sentence
+    assert "noised" not in promise.sentence
+    assert "nothing else" not in promise.sentence
+    assert promise.trust == "everybody who sees a client's answers is trusted"
 
 
 def test_off_promises_nothing_whatever_noise_is_named():
@@ -126,8 +130,71 @@ def test_the_statistic_is_in_the_promise():
     events = [DpEvent(1.5, 1.0, 1), DpEvent(2.0, 1.0, 1), DpEvent(4.0, 0.5, 5)]
     assert promise.epsilon == pytest.approx(epsilon(events, 1e-5))
     released = (
-        "noised sums of items and of pairs of items, of such pairs along directions "
-        "that the server chose and student updates, and nothing else of its data"
+        "noised sums of items and of pairs of items, noised sums of such pairs along "
+        "directions that the server chose and student updates, and nothing else of its data"
     )
     assert f"({released})" in promise.sentence
     assert "none for the sums of items and pairs" in promise.sentence
+
+
+SUMMED = {
+    "privacy.mode": "distributed",
+    "privacy.sample-rate": 0.1,
+    "secagg.clients": 50,
+    "secagg.threshold": 0.8,
+    "secagg.corrupt": 0.1,
+    "training.rounds": 5,
+}
+
+
+def summed(**changes):
+    return promise_of(parse(defaults() | SUMMED | changes), 1.5, seeded=False)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "All clients' summed releases in this run",
+        "each round the noisy sum of the clipped updates of a sample of them, and "
+        "nothing else of their data",
+        "δ = 1e-05",
+        "per client (add or remove one client's rows, all of them)",
+        "mode distributed",
+        "40 of 50 clients finish a round (one with fewer is discarded, and stays "
+        "charged)",
+        "at most 5 of those are in league with it (the noise is that of 35 clients)",
+        "trust model: honest-but-curious server",
+        "accountant: Rényi divergences of the integer mechanism",
+        "sampling: Poisson, every client by a secret coin of its own with probability "
+        "0.1 a round, 5 rounds",
+        "noise is integer (Skellam)",
+        "A person with rows at several clients",
+    ],
+)
+def test_the_sentence_of_a_secure_sum_is_whole(part):
+    assert part in summed().sentence
+
+
+@pytest.mark.parametrize("part", ["floating-point", "PLD", "nobody else is trusted"])
+def test_what_does_not_hold_of_a_secure_sum_is_not_said(part):
+    assert part in PROMISE.sentence
+    assert part not in summed().sentence
+
+
+def test_a_client_with_one_user_is_promised_something_per_user():
+    single = summed(**{"privacy.declared-users": 1})
+    assert single.unit == "user"
+    assert "per user (add or remove one user's rows, the only user" in single.sentence
+
+
+def test_with_a_roster_the_server_may_lie():
+    sentence = summed(**{"secagg.roster": True}).sentence
+    assert "the server may lie" in sentence
+    assert "honest-but-curious" not in sentence
+    assert "roster" in sentence
+
+
+def test_a_sums_epsilon_is_that_of_its_events():
+    config = parse(defaults() | SUMMED)
+    assert summed().epsilon == epsilon(planned_events(config, 1.5), 1e-5)
+    assert summed().noise == "skellam"

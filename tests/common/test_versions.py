@@ -12,7 +12,7 @@ from safetensors.torch import save
 
 from client.app import app
 from client.chain import hash_of, read_export
-from client.ledger import LEDGER_VERSION, inspect_ledger, open_ledger
+from client.ledger import FIRST_VERSION, inspect_ledger, open_ledger
 from client.release import MISFIT
 from client.settings import read_settings, witness_place
 from client.vault import LOG_FORMAT, LOG_HEAD, sealer, unseal
@@ -281,7 +281,7 @@ def test_a_ledger_from_before_numbers_is_read_and_goes_on(folder):
 def test_a_new_ledger_has_a_number(folder):
     app(message_of(1), context_of(folder))
 
-    assert version_of(folder) == LEDGER_VERSION == 1
+    assert version_of(folder) == FIRST_VERSION == 1
 
 
 @pytest.mark.parametrize("witnessed", [True, False])
@@ -289,13 +289,15 @@ def test_a_newer_ledger_is_refused_and_not_touched(folder, witnessed):
     place = write_old_ledger(folder)
     connection = sqlite3.connect(folder / "ledger.sqlite")
     connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA user_version = 2")
+    connection.execute("PRAGMA user_version = 3")
     connection.close()
     if not witnessed:
         place.unlink()
     before = (folder / "ledger.sqlite").read_bytes()
 
-    sentence = "ledger of version 1, got one of version 2: a newer .* Update this one"
+    sentence = (
+        "ledger of version 2 at most, got one of version 3: a newer .* Update this one"
+    )
     with pytest.raises(LedgerError, match=sentence):
         inspect_ledger(folder, place)
     with pytest.raises(LedgerError, match=sentence), open_ledger(folder, place):
@@ -307,20 +309,20 @@ def test_a_newer_ledger_is_refused_and_not_touched(folder, witnessed):
 def test_a_client_with_a_newer_ledger_trains_nothing_and_logs_why(folder, caplog):
     write_old_ledger(folder)
     connection = sqlite3.connect(folder / "ledger.sqlite")
-    connection.execute("PRAGMA user_version = 2")
+    connection.execute("PRAGMA user_version = 3")
     connection.close()
 
     reply = app(message_of(1), context_of(folder))
 
     assert reply.has_error()
-    assert "got one of version 2" in caplog.text
+    assert "got one of version 3" in caplog.text
 
 
 def test_an_export_of_a_newer_ledger_is_refused():
-    text = json.dumps({"format": "tutela-ledger-2", "ledger": LEDGER_ID}) + "\n"
+    text = json.dumps({"format": "tutela-ledger-3", "ledger": LEDGER_ID}) + "\n"
 
     with pytest.raises(
-        DataFormatError, match=r"tutela-ledger-1, got tutela-ledger-2\."
+        DataFormatError, match=r"tutela-ledger-2, got tutela-ledger-3\."
     ):
         read_export(text)
 
