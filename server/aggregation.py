@@ -21,6 +21,7 @@ from common.errors import ProtocolError
 from common.sections import Aggregation
 from common.student import StateDict
 from common.wire import METRIC_NAMES, METRIC_NORM
+from server.robust import robust_update
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,22 @@ class OptimiserState:
     step: int = 0
     mean: StateDict = field(default_factory=dict)
     square: StateDict = field(default_factory=dict)
+
+
+def combined(
+    updates: Sequence[StateDict], weights: Sequence[float], settings: Aggregation
+) -> StateDict:
+    """The mean of the updates, or the robust one that ``aggregation.robust`` names.
+
+    Robust means count every client once: a declared size is only what a client says.
+
+    Raises:
+        ProtocolError: as of :func:`weighted_mean`.
+        RoundFailed: if there are too few for a robust mean.
+    """
+    if settings.robust == "none":
+        return weighted_mean(updates, weights)
+    return robust_update(updates, settings)
 
 
 def weighted_mean(updates: Sequence[StateDict], weights: Sequence[float]) -> StateDict:

@@ -23,6 +23,7 @@ from common.errors import ProtocolError
 from common.plan import statistics_noise
 from common.sections import Statistics
 from common.statistics import Chosen, FloatArray
+from server.robust import noise_spread
 from server.settings import PublicData
 from server.taste import Evidence, Float, find_tastes, leading
 from server.teacher.factors import Factors, fit_factors
@@ -98,11 +99,14 @@ def refine(
     settings = config.statistics
     chosen = choose_items(public, settings.most_items)
     noise = statistics_noise(config)
+    robust = config.aggregation
     # Without noise nothing hides a taste, however weak.
     rank = settings.rank if noise.pairs else max(settings.rank, NOISELESS_RANK)
     rank = max(1, min(rank, int(chosen.sum()) // ITEMS_A_TASTE))
+    pairs = census.pairs(chosen)
+    spread = noise_spread(pairs.num_clients, robust, rows=2)
     first = read_pairs(
-        census.pairs(chosen), noise.pairs, settings, _known(features, public)[chosen]
+        pairs, noise.pairs * spread, settings, _known(features, public)[chosen]
     )
     with _solving():
         tastes = _finite(find_tastes(first, leading(first.pairs, rank), FIRST))
@@ -113,7 +117,10 @@ def refine(
         second = replace(
             first,
             sketch=answer.arrays[0],
-            sketch_noise=_deviation(noise.sketch, answer.num_clients),
+            sketch_noise=_deviation(
+                noise.sketch * noise_spread(answer.num_clients, robust),
+                answer.num_clients,
+            ),
         )
         with _solving():
             tastes = _finite(find_tastes(second, tastes, SECOND))
