@@ -6,7 +6,9 @@ and never a private row: a refusal can depend on none.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from flwr.app import Context, Message
@@ -15,6 +17,7 @@ from client.budget import check_consent, exceeds
 from client.chain import Charge
 from client.settings import ClientSettings, locate, read_settings
 from client.store_key import FEEDBACK, check_store
+from client.trust import check_trust
 from common import wire
 from common.catalogue import Catalogue, read_catalogue
 from common.config import RunConfig, parse, to_flat
@@ -32,6 +35,11 @@ from common.soft_labels import SoftLabels, check
 from common.statistics import Chosen, unpack_directions, unpack_items
 from common.student import Student, build, is_bounded, shapes, spec_of
 
+#: What costs nothing: no private row is read for an answer.
+FREE = (wire.DELIVER, wire.SHARES, wire.CONFIRM, wire.REVEAL)
+#: What a secure sum is charged as, once a round: with the masked vector.
+PURPOSES = {wire.ADVERTS: wire.TRAIN, wire.MASKED: wire.TRAIN}
+
 
 @dataclass(frozen=True)
 class Request:
@@ -39,20 +47,28 @@ class Request:
 
     Attributes:
         charge: what an answer costs; ``None`` where nothing private leaves.
+        announced: what the answer to a later step of this round will cost: refused
+            now if it would be refused then, and not charged.
+        check: refuses what could not be answered, before it is charged; a message that
+            was charged is answered from what was kept, and not checked again.
     """
 
     folder: Path
     settings: ClientSettings
     header: wire.RoundHeader
     kind: str
+    config: RunConfig
     charge: Charge | None
+    announced: Charge | None = None
+    check: Callable[[], None] = lambda: None
 
 
 def read_request(message: Message, context: Context) -> Request:
     """Read a message as far as its public facts.
 
     Raises:
-        NoConsent: if the client's owner named neither the run nor its server.
+        NoConsent: if the client's owner named neither the run nor its server, or the
+            run trusts others more than the owner does.
         ProtocolError: if the message does not fit the protocol or its signature.
         ConfigError: if settings or configuration are damaged, rows or the store's key
             are missing, or this machine has not the device that the run asks for.
@@ -67,12 +83,32 @@ def read_request(message: Message, context: Context) -> Request:
     if header.name != config.run.name:
         raise ProtocolError("Expected the run's own name in the header.")
     check_consent(settings, header.name, header.server)
-    _check_content(message, config, folder)
-    charge = None
+    _check_sum(kind, config)
     if kind != wire.DELIVER:
-        _check_machine(config, folder, settings)
-        charge = _affordable(header, kind, config, settings)
-    return Request(folder, settings, header, kind, charge)
+        check_trust(settings, config)
+    _check_content(message, config, folder)
+    if kind in FREE:
+        return Request(folder, settings, header, kind, config, None)
+    _check_machine(config, folder, settings)
+    charge = _affordable(header, PURPOSES.get(kind, kind), config, settings)
+    if kind == wire.ADVERTS:
+        return Request(folder, settings, header, kind, config, None, charge)
+    check = _step_check(message, context, config, folder)
+    return Request(folder, settings, header, kind, config, charge, check=check)
+
+
+def _check_sum(kind: str, config: RunConfig) -> None:
+    """What is to be summed in secret is never answered by itself."""
+    summed = config.privacy.mode == "distributed"
+    if summed and kind == wire.TRAIN:
+        raise ProtocolError(
+            "Expected the messages of a secure sum in mode distributed, got one that "
+            "asks for this client's own update."
+        )
+    if kind in wire.SECURE and not summed:
+        raise ProtocolError(
+            "Expected the messages of a secure sum in mode distributed alone."
+        )
 
 
 def _config(context: Context) -> RunConfig:
@@ -197,6 +233,9 @@ def _check_content(message: Message, config: RunConfig, folder: Path) -> None:
     """A message that could not be answered must not cost a charge."""
     catalogue = read_catalogue(folder / CATALOGUE)
     kind = message.metadata.message_type
+    if kind in wire.SECURE and kind != wire.MASKED:
+        _check_catalogue(message, catalogue)
+        return
     if kind in (wire.STATISTICS, wire.SKETCH):
         chosen = chosen_of(message, config, catalogue)
         if kind == wire.SKETCH:
@@ -204,6 +243,18 @@ def _check_content(message: Message, config: RunConfig, folder: Path) -> None:
         return
     student_of(message, config, catalogue)
     labels_of(message, config, catalogue)
+
+
+def _step_check(
+    message: Message, context: Context, config: RunConfig, folder: Path
+) -> Callable[[], None]:
+    """Whether this client is where a masked vector is called for."""
+    if message.metadata.message_type != wire.MASKED:
+        return lambda: None
+    from client.secure_round import check_maskable
+
+    items = read_catalogue(folder / CATALOGUE).num_items
+    return partial(check_maskable, message, context, config, items)
 
 
 def _charge(

@@ -53,6 +53,57 @@ def train(message: Message, context: Context) -> Message:
     return Message(content, reply_to=message)
 
 
+@app.train("adverts", mods=[exit_door])
+def adverts(message: Message, context: Context) -> Message:
+    """Begin a round of a secure sum: reply with fresh public keys."""
+    from client.secure_round import begin
+
+    config, folder = parse(context.run_config), locate(context)
+    items = read_catalogue(folder / CATALOGUE).num_items
+    reply = begin(message, context, config, folder, items)
+    return _step(message, wire.ADVERT, reply)
+
+
+@app.train("shares", mods=[exit_door])
+def shares(message: Message, context: Context) -> Message:
+    """Reply with shares of this round's secrets, sealed for the neighbours."""
+    from client.secure_round import share
+
+    reply = share(message, context, parse(context.run_config), locate(context))
+    return _step(message, wire.PARCELS, reply)
+
+
+@app.train("masked", mods=[exit_door])
+def masked(message: Message, context: Context) -> Message:
+    """Train one round and reply with the update, noised and masked."""
+    from client.secure_round import mask
+
+    config = parse(context.run_config)
+    data = read_client_data(locate(context))
+    student = student_of(message, config, data.catalogue).to(config.run.device)
+    draw = _streams(message, context)
+    reply = mask(message, context, config, data, student, draw)
+    return _step(message, wire.MASKED_VECTOR, reply)
+
+
+@app.train("confirm", mods=[exit_door])
+def confirm(message: Message, context: Context) -> Message:
+    """Reply with a signature of the list of survivors."""
+    from client.secure_round import confirm as confirm_list
+
+    config, folder = parse(context.run_config), locate(context)
+    reply = confirm_list(message, context, config, folder)
+    return _step(message, wire.CONFIRMATION, reply)
+
+
+@app.train("reveal", mods=[exit_door])
+def reveal(message: Message, context: Context) -> Message:
+    """Reply with one share of each neighbour."""
+    from client.secure_round import reveal as reveal_shares
+
+    return _step(message, wire.REVEALED, reveal_shares(message, context))
+
+
 @app.train("statistics", mods=[exit_door])
 def statistics(message: Message, context: Context) -> Message:
     """Reply with noised sums of touched items and of pairs of them."""
@@ -126,6 +177,10 @@ def deliver(message: Message, context: Context) -> Message:
 def query(message: Message, context: Context) -> Message:
     """Refuse: there is nothing else to ask a client."""
     raise ProtocolError("Expected a training message.")
+
+
+def _step(message: Message, record: str, reply: bytes) -> Message:
+    return Message(RecordDict({record: wire.pack_bytes(reply)}), reply_to=message)
 
 
 def _streams(message: Message, context: Context) -> Callable[[str], RandomStream]:

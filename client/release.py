@@ -23,6 +23,7 @@ from client.chain import LedgerEntry
 from client.faults import LedgerFault
 from client.last_reply import keep_reply, kept_reply
 from client.ledger import Ledger, open_ledger
+from client.secure_sizes import check_size
 from client.settings import witness_place
 from common import wire
 from common.errors import BudgetExhausted, ConfigError, NoConsent, ProtocolError
@@ -43,6 +44,11 @@ ALLOWED: Mapping[str, str | None] = {
     wire.SKETCH: wire.SKETCH_SUM,
     wire.EVALUATE: wire.METRICS,
     wire.DELIVER: None,
+    wire.ADVERTS: wire.ADVERT,
+    wire.SHARES: wire.PARCELS,
+    wire.MASKED: wire.MASKED_VECTOR,
+    wire.CONFIRM: wire.CONFIRMATION,
+    wire.REVEAL: wire.REVEALED,
 }
 
 #: The only error texts that leave a client, padded to one length. None depends on
@@ -137,12 +143,15 @@ def _admitted(message: Message, context: Context) -> Iterator[Ticket]:
 
 
 def _charged(request: Request, ledger: Ledger) -> Ticket:
+    if request.announced is not None:
+        check_charge(request.announced, ledger.entries, request.settings)
     if request.charge is None:
         return Ticket(request, None, again=False)
     found = ledger.find(request.charge.key)
     if found is not None:
         return Ticket(request, found, again=True)
     check_charge(request.charge, ledger.entries, request.settings)
+    request.check()
     return Ticket(request, ledger.append(request.charge), again=False)
 
 
@@ -151,13 +160,11 @@ def _answer(
 ) -> RecordDict:
     """The app's answer, or the kept one to a message delivered again."""
     folder, entry = ticket.request.folder, ticket.entry
-    if entry is None:
-        run_app()
-        return _reply(ticket, None)
-    if ticket.again:
+    if entry is not None and ticket.again:
         return _reply(ticket, kept_reply(folder, entry))
-    record = _allowed(message, run_app())
-    keep_reply(folder, entry, record)
+    record = _allowed(ticket.request, message, run_app())
+    if entry is not None and record is not None:
+        keep_reply(folder, entry, record)
     return _reply(ticket, record)
 
 
@@ -172,13 +179,19 @@ def _reply(ticket: Ticket, record: ArrayRecord | None) -> RecordDict:
     return content
 
 
-def _allowed(message: Message, reply: Message) -> ArrayRecord:
-    """The one record that may leave, rebuilt value by value.
+def _allowed(request: Request, message: Message, reply: Message) -> ArrayRecord | None:
+    """The one record that may leave, rebuilt value by value; ``None`` where none may.
 
     It must have the names and shapes that the message calls for, so that no further
     array can ride along.
     """
-    name = str(ALLOWED[message.metadata.message_type])
+    name = ALLOWED[request.kind]
+    if name is None:
+        return None
+    if request.kind in wire.SECURE:
+        data = wire.unpack_bytes(reply.content, name)
+        check_size(request.kind, len(data), message.content, request.config)
+        return wire.pack_bytes(data)
     shapes = SHAPES[name](message.content)
     return wire.pack_state(wire.unpack_state(reply.content, name, shapes))
 

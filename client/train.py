@@ -8,7 +8,6 @@ proxy users alone and is added after the noise.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import scipy.sparse as sp
@@ -18,9 +17,9 @@ from torch import Tensor
 from client.dp import Mechanism, PrivateSteps, draw_users
 from client.randomness import RandomStream
 from common.config import RunConfig
-from common.losses import DISTILLATION, multinomial
-from common.sections import Distillation
-from common.soft_labels import SoftLabels, decode
+from common.distillation import distillation_loss
+from common.losses import multinomial
+from common.soft_labels import SoftLabels
 from common.student import StateDict, Student, is_bounded
 
 
@@ -114,20 +113,3 @@ def dense(rows: sp.csr_matrix) -> Tensor:
     """Rows as a float32 tensor ``[B, n]``."""
     # Memory of torch's own alignment: the last bits of a product depend on it.
     return torch.tensor(rows.toarray())
-
-
-def distillation_loss(
-    student: Student, labels: SoftLabels, settings: Distillation
-) -> Callable[[], Tensor]:
-    """The weighted mean distillation loss over the proxy set, as a function."""
-    weight = student.encoder.weight
-    proxy = torch.tensor(labels.proxy.toarray()).to(weight)
-    items = torch.from_numpy(labels.item).long().to(weight.device)
-    teacher = decode(labels).to(weight)
-    loss = DISTILLATION[settings.loss]
-
-    def evaluate() -> Tensor:
-        logits = student(proxy).gather(1, items)
-        return loss(teacher, logits, settings.temperature).mean() * settings.weight
-
-    return evaluate

@@ -28,4 +28,7 @@ CHECKPOINT = "checkpoint"
 LEDGER = "ledger.sqlite"
 ID_KEY = "id.key"
 SERVER_KEY = "server.key"
+#: In a client's folder: who it is to other clients, and who they are.
+IDENTITY_KEY = "keys/identity.key"
+ROSTER, AUTHORITY = "roster.json", "ca.crt"
 RECEIPTS = "receipts.json"

@@ -30,6 +30,10 @@ PROTOCOL_VERSION = 3
 #: Message types: what a client may be asked, as Flower names it.
 TRAIN, EVALUATE, DELIVER = "train", "evaluate", "query.student"
 STATISTICS, SKETCH = "train.statistics", "train.sketch"
+#: And in mode ``distributed``, in place of ``TRAIN``: the steps of one secure sum.
+ADVERTS, SHARES, MASKED = "train.adverts", "train.shares", "train.masked"
+CONFIRM, REVEAL = "train.confirm", "train.reveal"
+SECURE = (ADVERTS, SHARES, MASKED, CONFIRM, REVEAL)
 
 STUDENT = "student"
 SOFT_LABELS = "soft_labels"
@@ -40,6 +44,11 @@ DIRECTIONS = "directions"
 PAIRS = "pairs"
 SKETCH_SUM = "sketch"
 ROUND = "round"
+
+#: Messages of ``common/secagg``: what a client is told, and what it answers.
+TOLD = "told"
+ADVERT, PARCELS, MASKED_VECTOR = "advert", "parcels", "masked"
+CONFIRMATION, REVEALED = "confirmation", "revealed"
 
 #: What a client's evaluation sums over its users: metrics, and a one for each user.
 METRIC_NAMES = ("ndcg@10", "recall@20")
@@ -191,6 +200,29 @@ def unpack_state(
             "of other names."
         )
     return {name: _tensor(arrays[name], record, name, shapes[name]) for name in shapes}
+
+
+def pack_bytes(data: bytes) -> ArrayRecord:
+    """A message of ``common/secagg``, uint8 ``[bytes]``."""
+    return ArrayRecord({"bytes": Array(np.frombuffer(data, dtype=np.uint8))})
+
+
+def unpack_bytes(content: RecordDict, record: str) -> bytes:
+    """What :func:`pack_bytes` packed; its size is looked at by whoever reads it.
+
+    Raises:
+        ProtocolError: if it is missing, or anything else than one row of bytes.
+    """
+    arrays = content.array_records.get(record)
+    if arrays is None or set(arrays) != {"bytes"}:
+        raise ProtocolError(f"Expected one array of bytes in a record {record!r}.")
+    values = _decoded(arrays["bytes"])
+    if values.dtype != np.uint8 or values.ndim != 1:
+        raise ProtocolError(
+            f"{record}/bytes: expected uint8 in one row, got {values.dtype} "
+            f"{values.shape}."
+        )
+    return values.tobytes()
 
 
 def pack_sums(sums: npt.NDArray[np.float32]) -> ArrayRecord:

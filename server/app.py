@@ -18,6 +18,8 @@ from common.accounting import epsilon_path
 from common.config import RunConfig, parse
 from common.durable_files import read_or_create_secret, write_durably
 from common.folders import (
+    AUTHORITY,
+    ROSTER,
     SERVER_KEY,
     STUDENT,
     STUDENT_TRANSFERRED,
@@ -27,6 +29,7 @@ from common.folders import (
     TEACHER_SOURCE,
 )
 from common.plan import noise_multiplier, releases
+from common.roster import read_roster
 from common.structured_logs import switch_on_if_asked
 from common.student import (
     StateDict,
@@ -36,6 +39,7 @@ from common.student import (
     save_student,
 )
 from server.answers import Answers
+from server.kept_answers import ANSWERS, KeptAnswers, most_bytes
 from server.messages import Postbox
 from server.negative_transfer import check_transfer
 from server.receipts import Receipts
@@ -44,6 +48,7 @@ from server.refinement import RefinementFailed, refine
 from server.round_checkpoint import Checkpoint, Checkpoints, Saved
 from server.run_journal import Journal, alone, open_journal
 from server.safeguard import Choice, choose_start, choose_weight, origin_of
+from server.secure_rounds import SecureRounds
 from server.settings import PublicData, ServerFolders, locate, read_public_data
 from server.strategy import Federation
 from server.teacher import Teacher
@@ -147,8 +152,17 @@ def _open_run(
         receipts.restore(saved.receipts)
     secret = read_or_create_secret(folders.state / SERVER_KEY)
     postbox = Postbox(grid, journal, config, digest, secret, receipts, recorder)
+    kept = _keep_answers(config, folders, school.spec)
     federation = Federation(
-        grid, config, school.spec, public, postbox, recorder, Answers(folders.out)
+        grid,
+        config,
+        school.spec,
+        public,
+        postbox,
+        recorder,
+        Answers(folders.out),
+        kept,
+        _secure_rounds(config, folders, school.spec, postbox, recorder, kept),
     )
     if saved is None:
         teacher, transferred = _teach(school, folders)
@@ -172,6 +186,38 @@ def _open_run(
         start,
         trained,
     )
+
+
+def _secure_rounds(
+    config: RunConfig,
+    folders: ServerFolders,
+    spec: StudentSpec,
+    postbox: Postbox,
+    recorder: Recorder,
+    kept: KeptAnswers | None,
+) -> SecureRounds | None:
+    """What asks for sums in mode ``distributed``, with the deployment's roster."""
+    if config.privacy.mode != "distributed":
+        return None
+    roster = None
+    if config.secagg.roster:
+        found = read_roster(folders.public / ROSTER, folders.public / AUTHORITY)
+        roster = found.identities
+    return SecureRounds(postbox, config, spec, recorder, roster, kept)
+
+
+def _keep_answers(
+    config: RunConfig, folders: ServerFolders, spec: StudentSpec
+) -> KeptAnswers | None:
+    """Where answers are kept, if they are; the log says how much that may be."""
+    if not config.run.keep_answers:
+        return None
+    _log.warning(
+        "run.keep-answers: every answer is kept in %s, at most %.1f MB of each client.",
+        folders.out / ANSWERS,
+        most_bytes(config, spec) / 1e6,
+    )
+    return KeptAnswers(folders.out)
 
 
 def _say_where(saved: Saved | None, recorder: Recorder) -> None:

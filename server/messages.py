@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -33,16 +33,33 @@ class Exchange:
     Attributes:
         replies: by node, in the order of their ids: a fixed one makes records
             repeatable.
+        nodes: whose replies they are.
         bytes_down, bytes_up: payload of one message and of the largest reply.
         send, wait: seconds until all messages were out, and until the last reply or
             the deadline.
     """
 
     replies: tuple[RecordDict, ...]
+    nodes: tuple[int, ...]
     bytes_down: int
     bytes_up: int
     send: float = 0.0
     wait: float = 0.0
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How one question that differs from node to node went.
+
+    Attributes:
+        asked, taken: nodes that were asked, and whose replies were taken.
+        bytes_down, bytes_up: payload of the largest message, and reply.
+    """
+
+    asked: int
+    taken: int
+    bytes_down: int
+    bytes_up: int
 
 
 class Postbox:
@@ -70,37 +87,93 @@ class Postbox:
         What identifies the question is on disk before the first message leaves.
         """
         header = self._header(kind, number, content)
-        timeout = self._config.run.round_timeout
-        messages = [
-            Message(
-                self._addressed(content, header, node),
-                node,
-                kind,
-                # Also of the reply: none is taken after the round.
-                ttl=timeout,
-                group_id=str(number),
-            )
-            for node in nodes
-        ]
+        messages = [self._message(kind, content, header, node) for node in nodes]
         came = exchange(self._grid, messages, self._config.run)
         found = dict(self._fitting(came, header))
         contents = tuple(found[node] for node in sorted(found))
         return Exchange(
             contents,
+            tuple(sorted(found)),
             wire.num_bytes(content) if messages else 0,
             max(map(wire.num_bytes, contents), default=0),
             came.send,
             came.wait,
         )
 
-    def _header(self, kind: str, number: int, content: RecordDict) -> wire.RoundHeader:
-        digest = content_digest(content)
-        nonce = self._journal.nonce(kind, number, digest, partial(self._draw, number))
-        name = self._config.run.name
-        header = wire.RoundHeader(
-            self._journal.run, name, number, nonce, self._catalogue
+    def ask_each(
+        self,
+        kind: str,
+        number: int,
+        shared: RecordDict,
+        own: Mapping[int, RecordDict],
+        take: Callable[[int, RecordDict], None],
+    ) -> Counts:
+        """Send each node its own content, each signed, and take replies as they come.
+
+        Args:
+            shared: what all are sent.
+            own: what each is sent beside.
+            take: gets a reply that fits the round, and is not kept here; what it
+                raises as a ``ProtocolError`` costs that reply alone.
+        """
+        bare = self._bare_header(kind, number, _digest_of_each(shared, own))
+        flat, messages, down = to_flat(self._config), [], 0
+        for node, different in own.items():
+            content = RecordDict({**shared, **different})
+            down = max(down, wire.num_bytes(content))
+            header = signed(bare, kind, content, flat, self._secret)
+            messages.append(self._message(kind, content, header, node))
+        receipts: dict[int, str] = {}
+        sizes: list[int] = []
+
+        def keep(node: int, reply: Message) -> None:
+            try:
+                receipt = _receipt_of(reply, bare)
+                if receipt is not None:
+                    receipts[node] = receipt
+                take(node, reply.content)
+            except ProtocolError as error:
+                self._recorder.refusal(number, str(error))
+                return
+            sizes.append(wire.num_bytes(reply.content))
+
+        came = exchange(self._grid, messages, self._config.run, keep)
+        # What is left are refusals.
+        for _ in self._fitting(came, bare):
+            pass
+        self._receipts.keep(receipts)
+        return Counts(len(own), len(sizes), down, max(sizes, default=0))
+
+    @property
+    def run(self) -> str:
+        """The logical run id, which clients charge by."""
+        return self._journal.run
+
+    def asked_before(self, kind: str, number: int) -> bool:
+        """Whether this run asked this in an earlier process, and not yet in this."""
+        return self._journal.asked_before(kind, number)
+
+    def _message(
+        self, kind: str, content: RecordDict, header: wire.RoundHeader, node: int
+    ) -> Message:
+        return Message(
+            self._addressed(content, header, node),
+            node,
+            kind,
+            # Also of the reply: none is taken after the round.
+            ttl=self._config.run.round_timeout,
+            group_id=str(header.number),
         )
+
+    def _header(self, kind: str, number: int, content: RecordDict) -> wire.RoundHeader:
+        header = self._bare_header(kind, number, content_digest(content))
         return signed(header, kind, content, to_flat(self._config), self._secret)
+
+    def _bare_header(self, kind: str, number: int, digest: str) -> wire.RoundHeader:
+        nonce = self._journal.nonce(kind, number, digest, partial(self._draw, number))
+        return wire.RoundHeader(
+            self._journal.run, self._config.run.name, number, nonce, self._catalogue
+        )
 
     def _draw(self, number: int) -> str:
         seed = self._config.run.seed
@@ -129,13 +202,12 @@ class Postbox:
                 self._recorder.refusal(header.number, reason)
                 continue
             try:
-                found = wire.unpack_reply_header(reply.content)
-                _check_round(found, header)
+                receipt = _receipt_of(reply, header)
             except ProtocolError as error:
                 self._recorder.refusal(header.number, str(error))
                 continue
-            if found.receipt != wire.NO_RECEIPT:
-                receipts[node] = found.receipt
+            if receipt is not None:
+                receipts[node] = receipt
             yield node, reply.content
         self._receipts.keep(receipts)
 
@@ -149,6 +221,25 @@ def content_digest(content: RecordDict) -> str:
             digest.update(json.dumps(place).encode())
             digest.update(array.data)
     return digest.hexdigest()
+
+
+def _digest_of_each(shared: RecordDict, own: Mapping[int, RecordDict]) -> str:
+    """SHA-256 of what all are sent, and of what each is sent beside."""
+    digest = hashlib.sha256(content_digest(shared).encode())
+    for node, content in sorted(own.items()):
+        digest.update(f"{node} {content_digest(content)}\n".encode())
+    return digest.hexdigest()
+
+
+def _receipt_of(reply: Message, header: wire.RoundHeader) -> str | None:
+    """The receipt of a reply of this round, if it paid for anything.
+
+    Raises:
+        ProtocolError: if it is no reply, or another round's.
+    """
+    found = wire.unpack_reply_header(reply.content)
+    _check_round(found, header)
+    return None if found.receipt == wire.NO_RECEIPT else found.receipt
 
 
 def _check_round(reply: wire.ReplyHeader, header: wire.RoundHeader) -> None:

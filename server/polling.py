@@ -8,7 +8,7 @@ by itself, soon, and until a deadline; a node that never answers costs itself al
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -48,7 +48,8 @@ class Collected:
     """What came back.
 
     Attributes:
-        replies: by the node that was asked, error replies included.
+        replies: by the node that was asked, error replies included; those that were
+            taken as they came are not here.
         failures: by node, why there is no reply.
         send, wait: seconds that pushing and waiting took.
     """
@@ -59,13 +60,20 @@ class Collected:
     wait: float
 
 
-def exchange(grid: Grid, messages: Sequence[Message], pace: Run) -> Collected:
+def exchange(
+    grid: Grid,
+    messages: Sequence[Message],
+    pace: Run,
+    take: Callable[[int, Message], None] | None = None,
+) -> Collected:
     """Send messages, one a node, and wait for the replies until the deadline.
 
     Args:
         grid: Flower's.
         messages: at most one to each node.
         pace: ``round-timeout``, ``poll-interval`` and ``poll-longest``.
+        take: gets each node's reply once it is here, so that not all of them are in
+            memory at once; error replies stay.
     """
     begun = time.monotonic()
     nodes = [message.metadata.dst_node_id for message in messages]
@@ -80,8 +88,15 @@ def exchange(grid: Grid, messages: Sequence[Message], pace: Run) -> Collected:
         if not each
     }
     replies: dict[int, Message] = {}
+
+    def keep(node: int, reply: Message) -> None:
+        if take is None or reply.has_error():
+            replies[node] = reply
+        else:
+            take(node, reply)
+
     while waiting:
-        _pull(grid, waiting, replies, failures, sent + pace.round_timeout)
+        _pull(grid, waiting, keep, failures, sent + pace.round_timeout)
         waited = time.monotonic() - sent
         left = pace.round_timeout - waited
         if not waiting or left <= 0:
@@ -116,11 +131,11 @@ def pause(waited: float, pace: Run) -> float:
 def _pull(
     grid: Grid,
     waiting: dict[str, int],
-    replies: dict[int, Message],
+    keep: Callable[[int, Message], None],
     failures: dict[int, str],
     deadline: float,
 ) -> None:
-    """Move each message that was answered from ``waiting`` to one of the others."""
+    """Keep each reply that is here; what was answered waits no longer."""
     for sent, node in list(waiting.items()):
         bound_pull(deadline - time.monotonic())
         try:
@@ -130,5 +145,5 @@ def _pull(
             continue
         for reply in came:
             if reply.metadata.reply_to_message_id == sent:
-                replies[node] = reply
+                keep(node, reply)
                 waiting.pop(sent, None)

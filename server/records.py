@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,14 @@ class RoundRecord:
     teacher_gain: float | None = None
     survivors: int = 0
     num_clients: int = 0
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Add the seconds of the block to those of this name."""
+        begun = time.perf_counter()
+        yield
+        taken = time.perf_counter() - begun
+        self.seconds[name] = self.seconds.get(name, 0.0) + taken
 
 
 class Recorder:
@@ -92,6 +101,24 @@ class Recorder:
             facts["epsilon"] = None
         self._write({"event": "round", **facts})
 
+    def secure_sum(self, number: int, facts: Mapping[str, Any]) -> None:
+        """A round's secure sum was unmasked.
+
+        Args:
+            facts: see ``secure_rounds.SumRecord``.
+        """
+        if self._is_new("sum", number):
+            self._write({"event": "sum", "round": number, **facts})
+
+    def discarded(self, number: int, facts: Mapping[str, Any]) -> None:
+        """A round's sum was not unmasked: the student stays as it was.
+
+        Args:
+            facts: see ``secure_rounds.SumRecord``, with the reason.
+        """
+        if self._is_new("discarded", number):
+            self._write({"event": "discarded", "round": number, **facts})
+
     def statistics(self, question: str, facts: Mapping[str, Any]) -> None:
         """The clients gave their statistics.
 
@@ -125,7 +152,7 @@ class Recorder:
         whole = content[: content.rfind(b"\n") + 1]
         os.truncate(path, len(whole))
         for line in map(json.loads, whole.splitlines()):
-            if line["event"] in ("round", "statistics"):
+            if line["event"] in ("round", "statistics", "sum", "discarded"):
                 which = line.get("question", line.get("round"))
                 self._told.add((line["event"], which))
 

@@ -109,6 +109,10 @@ class Journal:
         self._write(RunFacts(self.run, self._facts.config, questions))
         return question.nonce
 
+    def asked_before(self, kind: str, number: int) -> bool:
+        """Whether an earlier process asked this, and this one has not yet."""
+        return (kind, number) in self._earlier
+
     def finish(self) -> None:
         """Nothing is left to do."""
         facts = self._facts

@@ -7,7 +7,6 @@ only if it belongs to this run and round. The arithmetic is in ``aggregation.py`
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +15,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-import numpy as np
 from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
@@ -28,26 +26,29 @@ from common.plan import releases
 from common.soft_labels import SoftLabels
 from common.statistics import (
     Chosen,
-    Pairs,
     pack_directions,
     pack_items,
 )
 from common.student import StateDict, StudentSpec, shapes
 from server.aggregation import (
     AGGREGATORS,
+    combined,
     mean_metrics,
     running_average,
-    weighted_mean,
 )
 from server.answers import Answers
 from server.bounds import bounds_of
+from server.kept_answers import KeptAnswers
 from server.messages import Exchange, Postbox, content_digest
 from server.records import Recorder, RoundRecord
 from server.refinement import Summed
+from server.robust import fewest
 from server.round_checkpoint import ENDED, TRAINED, Checkpoint, Progress
 from server.safeguard import validate
+from server.secure_rounds import SecureRounds
 from server.settings import PublicData
 from server.taste import Float
+from server.totals import total, total_pairs
 
 Reply = TypeVar("Reply")
 #: Writes a checkpoint.
@@ -79,10 +80,17 @@ class Federation:
         postbox: Postbox,
         recorder: Recorder,
         answers: Answers,
+        kept: KeptAnswers | None = None,
+        secure: SecureRounds | None = None,
     ) -> None:
+        """With ``kept``, all that is asked and answered is kept for an audit.
+
+        With ``secure``, the server sees no update but their sum.
+        """
         self.grid, self.config, self.spec = grid, config, spec
         self.public, self.postbox, self.recorder = public, postbox, recorder
-        self.answers, self._begun = answers, False
+        self.answers, self.kept, self._begun = answers, kept, False
+        self.secure = secure
 
     def rounds(
         self,
@@ -133,7 +141,8 @@ class Federation:
         content = RecordDict({wire.ITEMS: pack_items(chosen)})
         num_chosen = int(chosen.sum())
         unpack = partial(bounds_of(self.config).pairs_of, num_chosen=num_chosen)
-        return self._statistics(wire.STATISTICS, content, unpack, _total_pairs)
+        add = partial(total_pairs, settings=self.config.aggregation)
+        return self._statistics(wire.STATISTICS, content, unpack, add)
 
     def sketch(self, chosen: Chosen, directions: FloatArray) -> Summed:
         """Ask every client, once, for its noised pairs along some directions.
@@ -157,8 +166,9 @@ class Federation:
             num_chosen=num_chosen,
             num_directions=num_directions,
         )
+        settings = self.config.aggregation
         return self._statistics(
-            wire.SKETCH, content, unpack, lambda answers: (_total(answers),)
+            wire.SKETCH, content, unpack, lambda answers: (total(answers, settings),)
         )
 
     def _statistics(
@@ -184,8 +194,8 @@ class Federation:
         self, kind: str, content: RecordDict, unpack: Callable[[RecordDict], Reply]
     ) -> tuple[list[Reply], dict[str, Any]]:
         nodes = self._nodes()
-        exchange = self.postbox.ask(kind, 1, content, nodes)
-        answers = list(self._unpacked(exchange, 1, unpack))
+        exchange = self._ask(kind, 1, content, nodes)
+        answers = list(self._unpacked(kind, exchange, 1, unpack))
         self._check_enough(1, len(answers), len(nodes))
         facts = {
             "survivors": len(answers),
@@ -204,33 +214,51 @@ class Federation:
         number = max(1, self.config.training.rounds)
         content = RecordDict({wire.STUDENT: wire.pack_state(student)})
         nodes = self._nodes()
-        exchange = self.postbox.ask(wire.DELIVER, number, content, nodes)
+        exchange = self._ask(wire.DELIVER, number, content, nodes)
         self.recorder.delivery(len(exchange.replies), len(nodes))
         return len(exchange.replies)
 
     @contextmanager
     def _phase(self, record: RoundRecord, name: str) -> Iterator[None]:
         self.recorder.phase(record.round, name)
-        with _timed(record, name):
+        with record.timed(name):
             yield
 
     def _kept(self, point: Checkpoint, keep: Keep) -> None:
-        with _timed(point.record, "checkpoint"):
+        with point.record.timed("checkpoint"):
             keep(point)
 
     def _trained(self, point: Checkpoint, tutor: Tutor, epsilon: float) -> Checkpoint:
         """The round after this point, as far as the updates are in the student."""
         record = RoundRecord(point.round + 1, epsilon)
+        if self.secure is not None:
+            progress = self._summed(self.secure, point.progress, tutor.labels, record)
+            return Checkpoint(record.round, TRAINED, point.start, progress, record)
         exchange = self._train(point.progress.student, tutor.labels, record)
         with self._phase(record, "aggregate"):
             unpack = partial(
                 wire.unpack_state, record=wire.UPDATE, shapes=shapes(self.spec)
             )
-            updates = list(self._unpacked(exchange, record.round, unpack))
+            number = record.round
+            updates = list(self._unpacked(wire.TRAIN, exchange, number, unpack))
             record.survivors = len(updates)
             self._check_enough(record.round, record.survivors, record.num_clients)
             progress = self._aggregated(point.progress, updates, record.round)
         return Checkpoint(record.round, TRAINED, point.start, progress, record)
+
+    def _summed(
+        self,
+        secure: SecureRounds,
+        progress: Progress,
+        labels: SoftLabels | None,
+        record: RoundRecord,
+    ) -> Progress:
+        """The progress after a secure sum; the same as before if it was discarded."""
+        mean = secure.mean(progress.student, labels, self._nodes(), record)
+        if mean is None:
+            return progress
+        with self._phase(record, "aggregate"):
+            return self._moved(progress, mean, record.round)
 
     def _ended(self, point: Checkpoint, tutor: Tutor) -> Checkpoint:
         """The same round to its end: what its student is worth, and teaches."""
@@ -256,7 +284,7 @@ class Federation:
         if labels is not None:
             content[wire.SOFT_LABELS] = wire.pack_soft_labels(labels)
         nodes = self._nodes()
-        exchange = self.postbox.ask(wire.TRAIN, record.round, content, nodes)
+        exchange = self._ask(wire.TRAIN, record.round, content, nodes)
         record.seconds["send"] = time.perf_counter() - begun - exchange.wait
         record.seconds["wait"] = exchange.wait
         record.bytes_down_per_client = exchange.bytes_down
@@ -266,21 +294,26 @@ class Federation:
 
     def _measure(self, number: int, student: StateDict) -> dict[str, float] | None:
         content = RecordDict({wire.STUDENT: wire.pack_state(student)})
-        exchange = self.postbox.ask(wire.EVALUATE, number, content, self._nodes())
-        sums = list(self._unpacked(exchange, number, wire.unpack_sums))
+        exchange = self._ask(wire.EVALUATE, number, content, self._nodes())
+        unpack = wire.unpack_sums
+        sums = list(self._unpacked(wire.EVALUATE, exchange, number, unpack))
         noise = releases(self.config, 0.0, number)[wire.EVALUATE].noise_multiplier
         return mean_metrics(sums, noise) if sums else None
 
     def _nodes(self) -> list[int]:
         """The grid's nodes; a run begins with enough of them, or waits a while."""
         pace = self.config.run
-        least = 1 if self._begun else pace.min_clients
+        needed = max(pace.min_clients, fewest(self.config.aggregation))
+        if self.secure is not None:
+            needed = max(needed, self.config.secagg.least)
+        least = 1 if self._begun else needed
         deadline = time.monotonic() + pace.start_timeout
         while len(nodes := sorted(self.grid.get_node_ids())) < least:
             if time.monotonic() > deadline:
                 raise RoundFailed(
                     f"Expected at least {least} connected client(s) within "
-                    f"{pace.start_timeout:g} seconds (run.min-clients, "
+                    f"{pace.start_timeout:g} seconds (run.min-clients, what "
+                    "aggregation.robust or secagg.threshold needs, "
                     f"run.start-timeout), got {len(nodes)}."
                 )
             time.sleep(pace.poll_interval)
@@ -302,15 +335,30 @@ class Federation:
             "can be resumed: it asks the same again, and nobody is charged twice."
         )
 
+    def _ask(
+        self, kind: str, number: int, content: RecordDict, nodes: list[int]
+    ) -> Exchange:
+        if self.kept is not None:
+            self.kept.asked(kind, number, content)
+        return self.postbox.ask(kind, number, content, nodes)
+
     def _unpacked(
-        self, exchange: Exchange, number: int, unpack: Callable[[RecordDict], Reply]
+        self,
+        kind: str,
+        exchange: Exchange,
+        number: int,
+        unpack: Callable[[RecordDict], Reply],
     ) -> Iterator[Reply]:
         """What each reply holds; one that does not fit costs itself alone."""
-        for content in exchange.replies:
+        for node, content in zip(exchange.nodes, exchange.replies, strict=True):
             try:
-                yield unpack(content)
+                found = unpack(content)
             except ProtocolError as error:
                 self.recorder.refusal(number, str(error))
+                continue
+            if self.kept is not None:
+                self.kept.answered(kind, number, node, content)
+            yield found
 
     def _aggregated(
         self, progress: Progress, updates: list[StateDict], number: int
@@ -320,7 +368,12 @@ class Federation:
         # until clients declare their own.
         size = self.config.privacy.declared_users
         weight = float(size) if settings.weights == "declared" else 1.0
-        update = weighted_mean(updates, [weight] * len(updates))
+        update = combined(updates, [weight] * len(updates), settings)
+        return self._moved(progress, update, number)
+
+    def _moved(self, progress: Progress, update: StateDict, number: int) -> Progress:
+        """The progress after the round's one update."""
+        settings = self.config.aggregation
         aggregate = AGGREGATORS[settings.name]
         student, optimiser = aggregate(
             progress.student, update, progress.optimiser, settings
@@ -338,30 +391,5 @@ class Federation:
         return None if math.isnan(value) else value
 
 
-@contextmanager
-def _timed(record: RoundRecord, name: str) -> Iterator[None]:
-    """Add the seconds of the block to the record's."""
-    start = time.perf_counter()
-    yield
-    taken = time.perf_counter() - start
-    record.seconds[name] = record.seconds.get(name, 0.0) + taken
-
-
 def _is_due(every: int, number: int) -> bool:
     return every > 0 and number % every == 0
-
-
-def _total_pairs(answers: Sequence[Pairs]) -> tuple[Float, ...]:
-    arrays = ([each.counts for each in answers], [each.pairs for each in answers])
-    return tuple(map(_total, arrays))
-
-
-def _digest(part: FloatArray) -> bytes:
-    return hashlib.sha256(np.ascontiguousarray(part).data).digest()
-
-
-def _total(parts: Sequence[FloatArray]) -> Float:
-    """In double precision and an order of their own, not that of the nodes' ids."""
-    ordered = sorted(parts, key=_digest)
-    total: Float = np.sum([each.astype(np.float64) for each in ordered], axis=0)
-    return total

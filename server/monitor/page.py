@@ -185,6 +185,8 @@ def describe(event: Event) -> str:
         "refusal": f"{place}refused, {MEANING.get(event.word, MEANING[OTHER])}.",
         "round": f"{place}ended with {came} clients.",
         "statistics": f"{place}{came} clients gave statistics.",
+        "sum": f"{place}the sum of the clients was unmasked.",
+        "discarded": f"{place}discarded, since too few finished.",
         "resume": f"Resumed: round {event.number} {event.word or 'begun'}.",
         "delivery": f"The final student went out; {came} clients took it.",
     }

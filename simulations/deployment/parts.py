@@ -21,7 +21,7 @@ from client.deploy.keys import make_identity_key, make_node_key
 from client.deploy.pins import pin
 from common.config import RunConfig, to_flat, unflatten
 from common.durable_files import read_or_create_secret, write_durably
-from common.folders import SERVER_KEY
+from common.folders import AUTHORITY, ROSTER, SERVER_KEY
 from common.roster import Roster, sign_roster
 from common.signature import public_key
 from server.deploy.certificates import Issued
@@ -160,15 +160,16 @@ def make_client_keys(place: ClientPlace, deployment: str) -> str:
 
 
 def write_roster(layout: Layout, authority: Issued, roster: Roster) -> None:
-    """The signed roster, here and in each client's folder that is still here.
+    """The signed roster: here, for the server, in each client's folder still here.
 
     With it goes the certificate that it is checked by.
     """
-    content = sign_roster(roster, authority.key)
+    content, pem = sign_roster(roster, authority.key), authority.certificate_pem
     write_durably(layout.roster, content, mode=0o644)
+    write_durably(layout.data / ROSTER, content, mode=0o644)
+    write_durably(layout.data / AUTHORITY, pem, mode=0o644)
     for place in map(layout.client, roster.clients):
         if place.folder.is_dir():
-            pem = authority.certificate_pem
             write_durably(place.ca_certificate, pem, mode=0o644)
             write_durably(place.roster, content, mode=0o644)
 

@@ -160,3 +160,14 @@ def test_feedback_on_an_item_that_was_taken_away_stops_nobody(folder, caplog) ->
     assert [number for number, _ in spent(folder)] == [1, 2]
     assert "outside the declared catalogue is left out" in caplog.text
     assert f"i{NUM_ITEMS - 1}" not in caplog.text
+
+
+def test_an_update_that_is_to_be_summed_in_secret_is_not_given_by_itself(
+    tmp_path, unread, caplog
+):
+    folder = write_folder(tmp_path / "0000", rows(8))
+    with caplog.at_level(logging.INFO):
+        reply = app(message_of(), context_of(folder, **{"privacy.mode": "distributed"}))
+    assert reply.has_error()
+    assert not spent(folder)
+    assert "Expected the messages of a secure sum" in caplog.text

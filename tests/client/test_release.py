@@ -254,7 +254,7 @@ def test_every_handler_of_the_app_is_behind_the_door() -> None:
         if isinstance(function, ast.FunctionDef)
         for decorator in function.decorator_list
     ]
-    assert len(handlers) == 6
+    assert len(handlers) == 11
     for handler in handlers:
         assert isinstance(handler, ast.Call)
         mods = {key.arg: ast.unparse(key.value) for key in handler.keywords}

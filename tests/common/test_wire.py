@@ -256,3 +256,26 @@ def test_histories_that_are_no_matrix_are_refused(part, values):
 def test_a_state_weighs_four_bytes_a_parameter_and_little_more():
     size = wire.num_bytes(RecordDict({"student": wire.pack_state(STATE)}))
     assert 4 * 35 <= size <= 4 * 35 + 1024
+
+
+def test_bytes_come_back_as_they_were() -> None:
+    content = RecordDict({wire.TOLD: wire.pack_bytes(bytes(range(256)))})
+    assert wire.unpack_bytes(content, wire.TOLD) == bytes(range(256))
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {},
+        {"other": Array(np.zeros(3, np.uint8))},
+        {"bytes": Array(np.zeros(3, np.uint8)), "more": Array(np.zeros(1, np.uint8))},
+        {"bytes": Array(np.zeros(3, np.int8))},
+        {"bytes": Array(np.zeros((1, 3), np.uint8))},
+    ],
+)
+def test_what_is_not_one_row_of_bytes_is_refused(arrays) -> None:
+    content = RecordDict({wire.TOLD: ArrayRecord(arrays)})
+    with pytest.raises(ProtocolError):
+        wire.unpack_bytes(content, wire.TOLD)
+    with pytest.raises(ProtocolError, match="told"):
+        wire.unpack_bytes(RecordDict(), wire.TOLD)

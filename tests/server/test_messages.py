@@ -236,3 +236,45 @@ def test_a_clients_reason_is_kept_short_and_cannot_steer_a_terminal(tmp_path):
     assert told == "x?]0;owned??[2J?Complete" + "z" * 176
     assert len(told) == 200
     assert (tmp_path / "out" / "metrics.jsonl").stat().st_size < 400
+
+
+def test_each_node_can_be_asked_something_of_its_own(tmp_path):
+    grid = FakeGrid(
+        {
+            1: replying(receipt=FIRST),
+            2: replying(receipt=SECOND),
+            3: failing("refused"),
+            4: replying(nonce="0" * 32),
+        }
+    )
+    box, taken = postbox(tmp_path, grid), []
+
+    def take(node, content):
+        taken.append(node)
+        if node == 2:
+            raise ProtocolError("Expected another answer.")
+
+    own = {
+        node: RecordDict({wire.TOLD: wire.pack_bytes(bytes([node]))})
+        for node in (1, 2, 3, 4)
+    }
+    counts = box.ask_each(wire.MASKED, 5, records(), own, take)
+    assert (taken, counts.asked, counts.taken) == ([1, 2], 4, 1)
+    for message in grid.sent:
+        node, kind = message.metadata.dst_node_id, message.metadata.message_type
+        assert (kind, message.metadata.group_id) == (wire.MASKED, "5")
+        assert set(message.content) == {wire.STUDENT, wire.TOLD, wire.ROUND}
+        assert wire.unpack_bytes(message.content, wire.TOLD) == bytes([node])
+        header = wire.unpack_header(message.content)
+        check_signature(header, kind, message.content, to_flat(config()))
+        message.content[wire.TOLD] = wire.pack_bytes(bytes([node + 1]))
+        with pytest.raises(ProtocolError):
+            check_signature(header, kind, message.content, to_flat(config()))
+    assert sorted(reason for _, reason in refusals(tmp_path)) == [
+        "Expected a reply of round 5 of this run, got another's.",
+        "Expected another answer.",
+        "refused",
+    ]
+    ask(box, 6)
+    receipts = [header.acknowledged for header in grid.headers(wire.TRAIN)]
+    assert receipts == [FIRST, SECOND]
