@@ -74,6 +74,23 @@ class Budget(Table):
     metrics_epsilon: Epsilon = 0.0
 
 
+class Distributed(Table):
+    """What a run in mode ``distributed`` may assume of others, at most.
+
+    Attributes:
+        roster: whether the others' keys must be on the roster in the folder. Without
+            one, whoever sends the messages may be all the others as well.
+        most_clients: the more share the noise, the less of it each adds.
+        least_threshold: share of them that has to finish.
+        least_corrupt: share of them that may be in league with the server.
+    """
+
+    most_clients: Annotated[int, Field(ge=3)]
+    roster: StrictBool = True
+    least_threshold: Annotated[float, Field(gt=0.5, le=1)] = 2 / 3
+    least_corrupt: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
+
+
 class ClientSettings(Table):
     """What ``settings.toml`` in a client's folder may say.
 
@@ -85,6 +102,8 @@ class ClientSettings(Table):
         budget: by privacy unit; a release in another unit is refused.
         least_noise_multiplier: less noise than this is refused whatever it costs.
         allow_non_private: whether mode ``off`` may train on this folder's rows.
+        distributed: whom the owner trusts in mode ``distributed``; without this table
+            that mode is refused.
         witness: the file that remembers how far the ledger is, in another place
             than the folder; a relative path starts from the folder.
         store_key: where the key is that seals feedback and personal parameters:
@@ -101,6 +120,7 @@ class ClientSettings(Table):
     budget: dict[Unit, Budget] = {"user": Budget()}
     least_noise_multiplier: Annotated[float, Field(gt=0)] = LEAST_NOISE
     allow_non_private: StrictBool = False
+    distributed: Distributed | None = None
     witness: str = ""
     store_key: Annotated[str, Field(pattern=STORE_KEY)] = ""
     seed: Annotated[int, Field(ge=0)] | None = None

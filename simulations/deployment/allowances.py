@@ -65,7 +65,11 @@ def write_allowance(place: ClientPlace, config: RunConfig) -> None:
 def deviations(place: ClientPlace) -> tuple[str, ...]:
     """What a client's settings allow otherwise than by default, for the operator."""
     settings = read_settings(place.folder)
-    notes = _budget(settings.budget.get("user", Budget()))
+    notes = [
+        note
+        for unit, budget in settings.budget.items()
+        for note in _budget(unit, budget)
+    ]
     if settings.least_noise_multiplier != LEAST_NOISE:
         notes.append(
             "The clients' settings take noise multipliers from "
@@ -73,16 +77,35 @@ def deviations(place: ClientPlace) -> tuple[str, ...]:
         )
     if settings.allow_non_private:
         notes.append("The clients' settings allow NOT PRIVATE training.")
-    return (*notes, *_seed(settings))
+    return (*notes, *_trust(settings), *_seed(settings))
 
 
-def _budget(budget: Budget) -> list[str]:
+def _trust(settings: ClientSettings) -> list[str]:
+    limits = settings.distributed
+    if limits is None:
+        return []
+    notes = [
+        "The clients' settings let a run lean on others (mode distributed): at most "
+        f"{limits.most_clients} of them, {limits.least_threshold:.0%} finishing, at "
+        f"least {limits.least_corrupt:.0%} taken for in league with the server (by "
+        "default the mode is refused)."
+    ]
+    if not limits.roster:
+        notes.append(
+            "They ask for no roster: a server that makes up the other clients reads "
+            "each client's update."
+        )
+    return notes
+
+
+def _budget(unit: str, budget: Budget) -> list[str]:
     usual, notes = Budget(), []
     given = (budget.target_epsilon, budget.delta)
-    if given != (usual.target_epsilon, usual.delta):
+    if unit != "user" or given != (usual.target_epsilon, usual.delta):
+        whose, before = ("", "") if unit == "user" else (f" per {unit}", " per user")
         notes.append(
-            f"The clients' budget is ε = {given[0]:g} at δ = {given[1]:g} (by default "
-            f"{usual.target_epsilon:g} at {usual.delta:g})."
+            f"The clients' budget{whose} is ε = {given[0]:g} at δ = {given[1]:g} (by "
+            f"default {usual.target_epsilon:g} at {usual.delta:g}{before})."
         )
     if budget.metrics_epsilon:
         notes.append(

@@ -65,7 +65,18 @@ def settings_of(**changes) -> dict:
         value = changes.pop(name.replace("-", "_"), None)
         if value is not None:
             budget[name] = value
-    values = {"runs": ["tutela"], "seed": 7, "budget": {"user": budget}} | changes
+    anybody = {
+        "most-clients": 20_000,
+        "roster": False,
+        "least-threshold": 0.51,
+        "least-corrupt": 0.0,
+    }
+    values = {
+        "runs": ["tutela"],
+        "seed": 7,
+        "distributed": anybody,
+        "budget": {"user": budget},
+    } | changes
     return {key: value for key, value in values.items() if value is not None}
 
 

@@ -77,6 +77,14 @@ def test_the_budget_is_what_the_run_states_whatever_its_noise(tmp_path, dealt):
     assert "budget is ε = 3 at δ = 1e-05 (by default 8 at 1e-05)" in notes
 
 
+def test_a_budget_per_client_is_told_as_such(tmp_path):
+    summed = {"privacy.mode": "distributed", "privacy.declared-users": 2}
+    _, found, notes = made(tmp_path, dealt=False, **summed)
+    assert {unit for settings in found for unit in settings.budget} == {"client"}
+    told = "budget per client is ε = 8 at δ = 1e-05 (by default 8 at 1e-05 per user)"
+    assert told in notes
+
+
 def test_a_run_that_costs_more_than_the_budget_it_states_is_refused(tmp_path):
     asked = config(**THIN)
     cost = epsilon(planned_events(asked, noise_multiplier(asked)), asked.privacy.delta)
