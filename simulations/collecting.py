@@ -63,6 +63,7 @@ from simulations.results import (
     record_promise,
 )
 from simulations.shareable import shareable_config
+from simulations.sum_check import read_checks, sentence_of
 
 PRIMARY, GROUP_METRIC = "ndcg@100", "ndcg@10"
 FEDERATION = "federation"
@@ -182,6 +183,7 @@ def collect(
             "personal": _personal(out, config),
             "transfer": _read_summary(out).get("transfer") or "",
             "refinement": _read_summary(out).get("refinement") or "",
+            "secure_sums": sentence_of(read_checks(out)),
             "statistics": _read_statistics(out),
             "rounds": _read_rounds(out, None if suppressed else heldout, config),
             "interpolation_weight": None if reverted else safeguard.get("weight"),

@@ -37,6 +37,7 @@ from server.run_journal import holds_run, is_finished
 from simulations.baselines.ials import implicit_als
 from simulations.collecting import FEDERATION, Arm, collect
 from simulations.datasets import load
+from simulations.dropouts import unreliable
 from simulations.engine import Job, run_in_process
 from simulations.partition import (
     CLIENTS,
@@ -237,8 +238,10 @@ def _own_clients(arm: Arm, clients: Path, config: RunConfig, *, resumed: bool) -
 def _in_process(job: Job) -> None:
     from client.app import app as client
     from server.app import app as server
+    from simulations.sum_check import checked_sums
 
-    run_in_process(server, client, job)
+    with checked_sums(job.out):
+        run_in_process(server, unreliable(client, job.config), job)
 
 
 def _on_ray(job: Job) -> None:
@@ -246,7 +249,7 @@ def _on_ray(job: Job) -> None:
     from server.app import app as server
     from simulations.ray_engine import run_on_ray
 
-    run_on_ray(server, client, job)
+    run_on_ray(server, unreliable(client, job.config), job)
 
 
 ENGINES: dict[str, Callable[[Job], None]] = {"inprocess": _in_process, "ray": _on_ray}

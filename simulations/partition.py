@@ -24,6 +24,7 @@ from common.catalogue import Catalogue, write_catalogue
 from common.config import RunConfig
 from common.errors import ConfigError
 from common.folders import CATALOGUE, INTERACTIONS, SETTINGS, SOURCE, VALIDATION
+from common.integer_noise import unit_of
 from simulations.datasets import Dataset
 
 CLIENTS, SERVER, HELDOUT = "clients", "server", "heldout"
@@ -80,14 +81,14 @@ def split(public: Dataset, private: Dataset, config: RunConfig) -> Split:
     validation, teaching = _take(
         public_users, settings.validation_users, "validation-users"
     )
-    owner = SCHEMES[settings.scheme](users, private, config, rng)
+    users, owner = _dealt(users, private, config, rng)
     rows = private.interactions
     return Split(
         catalogue,
         _of(public_rows, teaching),
         fold(_of(public_rows, validation), settings.fold_in, rng),
         fold(_of(rows, heldout), settings.fold_in, rng),
-        tuple(_of(rows, users[owner == k]) for k in range(settings.num_clients)),
+        _rows_of_clients(rows, users, owner, settings.num_clients),
         notes,
         private.users,
         public if across else None,
@@ -132,6 +133,32 @@ def fold(
     shown = (count * fraction).round().cast(pl.Int64)
     shown = pl.min_horizontal(shown, count - 1).clip(lower_bound=1)
     return shuffled.with_columns((rank >= shown).alias("held"))
+
+
+def _dealt(
+    users: npt.NDArray[np.str_],
+    private: Dataset,
+    config: RunConfig,
+    rng: np.random.Generator,
+) -> tuple[npt.NDArray[np.str_], npt.NDArray[np.int64]]:
+    """The users that clients have, and whose each is."""
+    if config.partition.scheme == "users":
+        # Already in a random order; who is left over takes no part.
+        users = users[: config.partition.num_clients]
+    return users, SCHEMES[config.partition.scheme](users, private, config, rng)
+
+
+def _rows_of_clients(
+    rows: pl.DataFrame,
+    users: npt.NDArray[np.str_],
+    owner: npt.NDArray[np.int64],
+    num_clients: int,
+) -> tuple[pl.DataFrame, ...]:
+    """Each client's rows, in the data set's order; thousands of clients in one pass."""
+    owners = pl.DataFrame({"user": users.tolist(), "owner": owner})
+    owned = rows.join(owners, on="user", how="inner", maintain_order="left")
+    parts = owned.partition_by("owner", as_dict=True, include_key=False)
+    return tuple(parts.get((k,), rows.clear()) for k in range(num_clients))
 
 
 def _iid(
@@ -188,13 +215,33 @@ def _dirichlet(
     return owner
 
 
+def _one_each(
+    users: npt.NDArray[np.str_],
+    private: Dataset,
+    config: RunConfig,
+    rng: np.random.Generator,
+) -> npt.NDArray[np.int64]:
+    """A client is a user's own device."""
+    if config.privacy.declared_users != 1:
+        raise ConfigError(
+            "privacy.declared-users: expected 1 where partition.scheme is 'users', "
+            f"got {config.privacy.declared_users}."
+        )
+    return np.arange(len(users))
+
+
 SCHEMES: dict[
     str,
     Callable[
         [npt.NDArray[np.str_], Dataset, RunConfig, np.random.Generator],
         npt.NDArray[np.int64],
     ],
-] = {"iid": _iid, "attribute": _by_attribute, "dirichlet": _dirichlet}
+] = {
+    "iid": _iid,
+    "attribute": _by_attribute,
+    "dirichlet": _dirichlet,
+    "users": _one_each,
+}
 
 
 def _attribute(
@@ -294,19 +341,27 @@ def owners_settings(name: str, config: RunConfig, target: float) -> dict[str, An
         target: the budget's ε, metrics included where the run has any.
     """
     privacy = config.privacy
+    unit = unit_of(config) if privacy.mode == "distributed" else "user"
     settings: dict[str, Any] = {
         "runs": [config.run.name],
         "allow-non-private": privacy.mode == "off",
         # Beside the clients, so that it goes when the federation goes.
         "witness": f"../../{WITNESSES}/{name}.json",
         "budget": {
-            "user": {
+            unit: {
                 "target-epsilon": target,
                 "delta": privacy.delta,
                 "metrics-epsilon": target if config.client_metrics.every else 0.0,
             }
         },
     }
+    if privacy.mode == "distributed":
+        settings["distributed"] = {
+            "roster": config.secagg.roster,
+            "most-clients": config.secagg.clients,
+            "least-threshold": config.secagg.threshold,
+            "least-corrupt": config.secagg.corrupt,
+        }
     given = (privacy.noise_multiplier, config.statistics.noise_multiplier)
     least = min((noise for noise in given if noise), default=LEAST_NOISE)
     if least < LEAST_NOISE:

@@ -195,6 +195,8 @@ class Results(Record):
         personal: what personal parameters gain each user on the devices.
         transfer: whether the transferred start helped or harmed, on public users.
         refinement: why the statistics made no teacher, where they did not.
+        secure_sums: whether the sums of mode ``distributed`` were the plain ones, where
+            a simulation could compare them.
         statistics: what was asked before the first round; empty where nothing was,
             and in files of version 3, which left it to ``metrics.jsonl``.
     """
@@ -215,6 +217,7 @@ class Results(Record):
     personal: PersonalGains | None = None
     transfer: str = ""
     refinement: str = ""
+    secure_sums: str = ""
     statistics: tuple[StatisticsRecord, ...] = ()
     rounds: tuple[RoundRecord, ...]
     interpolation_weight: Annotated[float, Field(ge=0, le=1)] | None

@@ -171,6 +171,8 @@ def render_table(results: Results) -> Group:
         parts.append(Text(traffic.sentence + "\n", "dim"))
     style = "bold red" if results.promise.epsilon is None else ""
     parts.append(Text(results.promise.sentence, style))
+    if results.secure_sums:
+        parts.append(Text(f"\n{results.secure_sums}"))
     if results.verdict is not None:
         parts.append(Text(f"\nVerdict: {results.verdict.text}", "bold"))
     return Group(*parts)

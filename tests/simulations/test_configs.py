@@ -81,6 +81,6 @@ def test_declared_users_are_those_of_a_client(name: str) -> None:
 
 @needs_shared
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted({*NAMES} - {*QUICK, "demo"}))
+@pytest.mark.parametrize("name", sorted({*NAMES} - {*QUICK, "demo", "devices"}))
 def test_declared_users_are_those_of_a_client_elsewhere(name: str) -> None:
     check_sizes(name)

@@ -13,6 +13,7 @@ from common.accounting import LEAST_NOISE
 from common.config import RunConfig, defaults, parse
 from common.errors import ConfigError
 from common.interactions import SCHEMA
+from common.plan import planned_events
 from simulations.datasets import load
 from simulations.partition import (
     copy_clients,
@@ -143,9 +144,38 @@ def test_private_rows_change_no_public_byte(tmp_path: Path) -> None:
         )
 
 
+DEVICES = {"partition.scheme": "users", "privacy.declared-users": 1}
+
+
+@pytest.mark.parametrize("num_clients", [3, 70])
+def test_a_device_is_one_user_and_who_is_left_over_takes_no_part(
+    num_clients: int,
+) -> None:
+    data = load(SET)
+    dealt = split(
+        data, data, config(**DEVICES, **{"partition.num-clients": num_clients})
+    )
+    assert [part["user"].n_unique() for part in dealt.clients] == [1] * num_clients
+    devices = {part["user"][0] for part in dealt.clients}
+    assert len(devices) == num_clients
+    others = pl.concat([dealt.public, dealt.validation.drop("held")])
+    assert not devices & {*others["user"], *dealt.heldout["user"]}
+    for part in dealt.clients:
+        theirs = data.interactions.filter(pl.col("user") == part["user"][0])
+        assert part.equals(theirs)
+
+
 @pytest.mark.parametrize(
     ("overrides", "key"),
     [
+        (
+            DEVICES | {"partition.num-clients": 71},
+            "partition.num-clients: expected at most 70",
+        ),
+        (
+            DEVICES | {"privacy.declared-users": 2},
+            "privacy.declared-users: expected 1 where .* is 'users', got 2",
+        ),
         ({"partition.heldout-users": 120}, "partition.heldout-users"),
         ({"partition.public-users": 100}, "partition.public-users"),
         ({"partition.num-clients": 90}, "partition.num-clients"),
@@ -195,6 +225,26 @@ def test_settings_follow_what_the_run_asks_for(tmp_path: Path) -> None:
     assert given.budget["user"].target_epsilon > 1e8
     enough = settings_of(tmp_path / "e", **{"privacy.noise-multiplier": 1.0})
     assert enough.least_noise_multiplier == LEAST_NOISE
+
+
+SUM = {"privacy.mode": "distributed"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "unit"),
+    [
+        (SUM | {"privacy.declared-users": 1}, "user"),
+        (SUM | {"privacy.declared-users": 2}, "client"),
+        ({"privacy.declared-users": 2}, "user"),
+    ],
+)
+def test_the_budget_is_in_the_unit_that_the_run_is_charged_in(
+    tmp_path: Path, asked, unit: str
+) -> None:
+    found = settings_of(tmp_path / "clients" / "0000", **asked)
+    (event,) = planned_events(config(**asked), 1.0)
+    assert set(found.budget) == {unit} == {event.unit}
+    assert found.budget[unit].target_epsilon == 8.0
 
 
 @pytest.fixture
