@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from client.canary_commands import canaries_app
 from client.commands import import_rows, ledger_app
 from client.deploy_commands import node, pin
 from client.monitor_commands import monitor
@@ -19,6 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(ledger_app, name="ledger")
+app.add_typer(canaries_app, name="canaries")
 app.command("import")(import_rows)
 app.command()(personalise)
 app.command()(serve)

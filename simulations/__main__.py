@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from client.canary_commands import canaries_app
 from client.commands import import_rows, ledger_app
 from client.monitor_commands import monitor as monitor_client
 from client.personal_commands import personalise
@@ -41,6 +42,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(ledger_app, name="ledger")
+app.add_typer(canaries_app, name="canaries")
 app.add_typer(deploy_app, name="deploy")
 app.command("import")(import_rows)
 app.command()(personalise)

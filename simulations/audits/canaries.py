@@ -19,8 +19,10 @@ import scipy.sparse as sp
 
 from common.durable_files import write_durably
 from common.events import Unit
+from common.integer_noise import unit_of
 from common.plan import statistics_noise
 from simulations.audits.gradients import Gradients
+from simulations.audits.summed import gradient_clip, is_summed
 from simulations.audits.world import ClientRows, World, new_pseudonyms
 
 IntArray = npt.NDArray[np.int64]
@@ -54,6 +56,16 @@ class Canaries:
     def at(self, client: int) -> IntArray:
         """Places of the canaries of one client."""
         return np.flatnonzero(self.client == client)
+
+    def first(self, count: int) -> Canaries:
+        """The first so many."""
+        return Canaries(
+            self.unit,
+            self.client[:count],
+            self.present[:count],
+            self.absent[:count],
+            self.users[:count],
+        )
 
 
 Design = Callable[[World, int, np.random.Generator], Canaries]
@@ -146,6 +158,8 @@ def information(world: World, items: list[IntArray]) -> float:
     if config.training.rounds:
         off = config.privacy.mode == "off"
         clip = math.inf if off else config.privacy.max_grad_norm
+        if is_summed(config):
+            clip = gradient_clip(config)
         some = _multi_hot(items[:16], world.num_items)
         lengths = Gradients(
             world.spec, world.start, config.training.target_fraction, clip
@@ -154,6 +168,11 @@ def information(world: World, items: list[IntArray]) -> float:
         steps = config.total_steps * config.privacy.sample_rate**2
         total += steps * mean / (world.noise or 1.0) ** 2
     return total
+
+
+def most_canaries(world: World, wanted: int) -> int:
+    """So many, or one a client where a client's whole update is the clipped unit."""
+    return min(wanted, len(world.clients)) if is_summed(world.config) else wanted
 
 
 def toss(canaries: Canaries, rng: np.random.Generator) -> Bool:
@@ -166,6 +185,9 @@ def insert(
 ) -> tuple[tuple[ClientRows, ...], tuple[sp.csr_matrix, ...]]:
     """The clients' rows with the canaries that are in.
 
+    Where a client's whole update is the unit, a canary is all that its client has, in
+    the place of its users; without it the client has no rows, and adds noise alone.
+
     Returns:
         The clients, and of each the rows that no coin decided on, CSR.
     """
@@ -175,10 +197,12 @@ def insert(
     ).astype(np.float32)
     mixed.eliminate_zeros()
     clients, known = [], []
+    alone = is_summed(world.config) and canaries.unit != "interaction"
     for place, client in enumerate(world.clients):
         chosen = canaries.at(place)
         hosts = {canaries.users[index] for index in chosen}
-        stay = client.where([i for i, u in enumerate(client.users) if u not in hosts])
+        others = [i for i, u in enumerate(client.users) if u not in hosts]
+        stay = client.where([] if alone and len(chosen) else others)
         there = chosen[np.diff(mixed.indptr)[chosen] > 0]
         names = [canaries.users[index] for index in there]
         clients.append(stay.beside(names, mixed[there]))
@@ -206,8 +230,9 @@ def write_truth(path: Path, world: World, canaries: Canaries, included: Bool) ->
 def _users(world: World, items: list[IntArray]) -> Canaries:
     """User canaries dealt to the clients in turn."""
     present = _multi_hot(items, world.num_items)
+    config = world.config
     return Canaries(
-        "user",
+        unit_of(config) if is_summed(config) else "user",
         np.arange(len(items), dtype=np.int64) % len(world.clients),
         present,
         sp.csr_matrix(present.shape, dtype=np.float32),
@@ -226,14 +251,15 @@ def _multi_hot(items: list[IntArray], num_items: int) -> sp.csr_matrix:
 def _sparse(
     world: World, count: int, size: int, rng: np.random.Generator
 ) -> list[IntArray]:
-    """Groups of ``size`` items, disjoint at a client while they last, rare first."""
-    clients = len(world.clients)
+    """Groups of ``size`` items, disjoint in an answer while they last, rare first."""
+    clients = [client.histories for client in world.clients]
+    if is_summed(world.config):
+        # All of them meet in one sum.
+        clients = [sp.vstack(clients, format="csr")]
     found: list[IntArray] = [np.zeros(0, dtype=np.int64)] * count
-    for place, client in enumerate(world.clients):
-        wanted = range(place, count, clients)
-        order = np.argsort(
-            np.asarray(client.histories.sum(axis=0)).ravel(), kind="stable"
-        )
+    for place, histories in enumerate(clients):
+        wanted = range(place, count, len(clients))
+        order = np.argsort(np.asarray(histories.sum(axis=0)).ravel(), kind="stable")
         queue: list[IntArray] = []
         for index in wanted:
             if not queue:

@@ -21,6 +21,7 @@ from common.student import StateDict, StudentSpec
 from server.teacher.checkpoint import load_teacher
 from simulations.audits.gradients import log_likelihood
 from simulations.audits.transcript import exchanges, students
+from simulations.audits.viewpoints import servers_seat
 from simulations.audits.world import World
 
 Float = npt.NDArray[np.float64]
@@ -66,7 +67,7 @@ def judges(world: World, messages: Path, out: Path) -> dict[Object, Judge]:
     if (out / TEACHER_REFINED).is_file():
         teacher = load_teacher(out / TEACHER_REFINED, None)
         judge = scorer_judge(lambda rows: teacher.score(rows), fraction)
-        found["server-local", "refined teacher"] = judge
+        found[servers_seat(config.privacy.mode), "refined teacher"] = judge
     if config.statistics.share or config.refresh.every:
         asked = [each for each in exchanges(messages) if each.kind == wire.TRAIN]
         labels = asked[-1].soft_labels if asked else None

@@ -27,14 +27,24 @@ from simulations.audits.bounds import (
     gdp_mu_of,
     one_run_epsilon,
 )
-from simulations.audits.canaries import DESIGNS, Canaries, insert, toss, write_truth
+from simulations.audits.canaries import (
+    DESIGNS,
+    Canaries,
+    insert,
+    most_canaries,
+    toss,
+    write_truth,
+)
+from simulations.audits.capacity import fitted
 from simulations.audits.guesses import Guesses, num_right, plan_guesses
 from simulations.audits.knowledge import some
 from simulations.audits.promised import Allowed
 from simulations.audits.roc import area_under_curve
-from simulations.audits.scores import Targets, server_scores, student_scores
+from simulations.audits.scores import Targets, student_scores
 from simulations.audits.settings import AuditSettings, Tell
+from simulations.audits.summed import seen_scores
 from simulations.audits.transcript import students
+from simulations.audits.viewpoints import servers_seat
 from simulations.audits.world import ClientRows, World, rerun, write_clients
 
 Float = npt.NDArray[np.float64]
@@ -106,7 +116,8 @@ def bound(
         included: ground truth, bool ``[m]``.
         allowed: the claimed ε against the canaries' unit at ``delta``.
         planned: the ε that numbers of guesses are planned for; by default the claimed.
-        num_bounds: how many bounds the audit gives in all.
+        num_bounds: among how many bounds, other attacks' tests counted as if they
+            were some, the audit shares what confidence leaves.
         labels: design, viewpoint, unit.
     """
     size = len(scores)
@@ -187,7 +198,7 @@ def audit_canaries(
         tell: hears what is being done.
     """
     views = viewpoints_of(world)
-    num_bounds = len(settings.designs) * len(views)
+    num_bounds = len(settings.designs) * len(views) * settings.deciding
     allowed = Allowed(world.events)
     delta = world.config.privacy.delta
     rng = np.random.default_rng(settings.seed)
@@ -195,13 +206,20 @@ def audit_canaries(
     reference = _reference(world, settings, tell)
     for place, name in enumerate(settings.designs, start=1):
         tell(f"canaries: {name}")
-        canaries = DESIGNS[name](world, settings.num_canaries, rng)
+        count = most_canaries(world, settings.num_canaries)
+        if count < settings.num_canaries:
+            tell(f"canaries: {name}: one a client, so {count} at most")
+        made = DESIGNS[name](world, count, rng)
+        canaries = fitted(world, made)
+        if len(canaries) < len(made):
+            tell(f"canaries: {name}: there is room for {len(canaries)} alone")
         included = toss(canaries, rng)
         write_truth(folder / f"canaries-{name}.jsonl", world, canaries, included)
         seed = None if settings.seed is None else settings.seed + place
         scored = _scores(world, canaries, included, reference, seed)
         of_user = allowed.epsilon(delta)
-        claimed = of_user if canaries.unit == "user" else allowed.replacing(delta)
+        whole = canaries.unit != "interaction"
+        claimed = of_user if whole else allowed.replacing(delta)
         found += [
             bound(
                 scores,
@@ -221,9 +239,10 @@ def audit_canaries(
 
 def viewpoints_of(world: World) -> tuple[str, ...]:
     """From where this run can be looked at: other clients see more where rounds are."""
+    server = servers_seat(world.config.privacy.mode)
     if world.config.training.rounds:
-        return ("server-local", "another-client", "public")
-    return ("server-local", "public")
+        return (server, "another-client", "public")
+    return (server, "public")
 
 
 def _scores(
@@ -239,7 +258,9 @@ def _scores(
     with recorded(world, clients, seed) as recording:
         sent = students(recording)
         found = {
-            "server-local": server_scores(world, recording, targets),
+            servers_seat(world.config.privacy.mode): seen_scores(
+                world, recording, targets
+            ),
             "public": student_scores(world, sent[-1:], [world.final], targets),
         }
     if world.config.training.rounds:

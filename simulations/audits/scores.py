@@ -19,20 +19,28 @@ import numpy.typing as npt
 import scipy.sparse as sp
 import torch
 
+from client.evaluate import HELD
 from client.randomness import seeded_stream
 from client.statistics import pair_sums, sketch_sum
-from client.train import distillation_loss
+from client.train import split
 from common import wire
 from common.config import RunConfig
-from common.plan import statistics_noise
+from common.distillation import distillation_loss
+from common.metrics import evaluate_ranking
+from common.plan import releases, statistics_noise
+from common.recommend import score_histories
 from common.statistics import pair_shapes
-from common.student import StateDict, StudentSpec, build
-from simulations.audits.gradients import Gradients, log_likelihood
+from common.student import StateDict, Student, StudentSpec, build
+from simulations.audits.gradients import USERS, Gradients, log_likelihood
 from simulations.audits.transcript import Exchange, exchanges
 from simulations.audits.world import World
 
 Float = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+
+
+#: Draws of held items that a user's metrics are a mean of.
+METRIC_MASKS = 4
 
 
 @dataclass(frozen=True)
@@ -86,7 +94,8 @@ def server_scores(world: World, recording: Path, targets: Targets) -> Float:
         found = np.zeros_like(total)
         for place, client in enumerate(world.clients):
             chosen = targets.client == place
-            if chosen.any():
+            # Who did not answer said nothing.
+            if chosen.any() and client.name in exchange.answers:
                 own = targets.at(place)
                 found[chosen] = channel(world, exchange, client.name, own)
         if not private:
@@ -171,11 +180,55 @@ def _updates(world: World, exchange: Exchange, client: str, targets: Targets) ->
     return found * (config.privacy.sample_rate / deviation**2)
 
 
-#: Message type → its channel; metrics are three numbers, and say next to nothing.
+def _metrics(world: World, exchange: Exchange, client: str, targets: Targets) -> Float:
+    """Sums of metrics over users: three numbers, in which all users blur each other."""
+    student = build(world.spec, exchange.student)
+
+    def each(rows: sp.csr_matrix) -> Float:
+        return metric_values(student, rows)
+
+    answer = exchange.answers[client][f"{wire.METRICS}/sums"].astype(np.float64)
+    present, absent = each(targets.present), each(targets.absent)
+    (known,) = targets.known
+    expected = each(known).sum(axis=0) + (present.sum(axis=0) + absent.sum(axis=0)) / 2
+    event = releases(world.config, 0.0, exchange.number)[wire.EVALUATE]
+    noise = event.noise_multiplier * wire.METRIC_NORM or 1.0
+    found: Float = (present - absent) @ (answer - expected) / noise**2
+    return found
+
+
+def metric_values(student: Student, rows: sp.csr_matrix) -> Float:
+    """What each user adds to the sums on average, float64 ``[B, metrics + 1]``.
+
+    Which items are held is drawn by the client; an attacker takes the mean of some
+    draws. No user is beyond the clip: a metric is at most 1.
+    """
+    drawn = [
+        _metrics_of(student, *split(rows, HELD, seeded_stream(0, str(mask))))
+        for mask in range(METRIC_MASKS)
+    ]
+    return np.asarray(np.mean(drawn, axis=0))
+
+
+def _metrics_of(student: Student, shown: sp.csr_matrix, held: sp.csr_matrix) -> Float:
+    """Metrics and a one; all 0 for a user of whom nothing is held."""
+    if not shown.shape[0]:
+        return np.zeros((0, len(wire.METRIC_NAMES) + 1))
+    score = score_histories(student, shown)
+    found = evaluate_ranking(
+        score, shown, held, batch_size=USERS, metrics=wire.METRIC_NAMES
+    )
+    values = [found[name] for name in wire.METRIC_NAMES]
+    whole: Float = np.nan_to_num(np.column_stack([*values, np.diff(held.indptr) > 0]))
+    return whole
+
+
+#: Message type → its channel.
 CHANNELS: dict[str, Channel] = {
     wire.STATISTICS: _pairs,
     wire.SKETCH: _sketch,
     wire.TRAIN: _updates,
+    wire.EVALUATE: _metrics,
 }
 
 

@@ -21,8 +21,10 @@ import scipy.sparse as sp
 
 from simulations.audits.knowledge import Object, judges
 from simulations.audits.membership import Trials
-from simulations.audits.scores import Targets, server_scores
+from simulations.audits.scores import Targets
 from simulations.audits.settings import AuditSettings, Tell
+from simulations.audits.summed import seen_scores
+from simulations.audits.viewpoints import servers_seat
 from simulations.audits.world import World, read_world, rerun, write_clients
 
 Float = npt.NDArray[np.float64]
@@ -76,11 +78,11 @@ def _computed(world: World, member: Bool, settings: AuditSettings) -> Iterator[S
             yield shadow(world.run, included, seed)
         return
     with (
-        _one_thread_each(),
+        one_thread_each(),
         ProcessPoolExecutor(
             settings.workers,
             mp_context=get_context("spawn"),
-            initializer=_single_thread,
+            initializer=single_thread,
         ) as pool,
     ):
         jobs = [
@@ -92,7 +94,7 @@ def _computed(world: World, member: Bool, settings: AuditSettings) -> Iterator[S
 
 
 @contextmanager
-def _one_thread_each() -> Iterator[None]:
+def one_thread_each() -> Iterator[None]:
     """Libraries read these when a process starts, and would take every core."""
     before = {name: os.environ.get(name) for name in _ONE_THREAD}
     os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))
@@ -105,7 +107,8 @@ def _one_thread_each() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _single_thread() -> None:
+def single_thread() -> None:
+    """Torch counts its own."""
     import torch
 
     torch.set_num_threads(1)
@@ -144,8 +147,9 @@ def _attacked(world: World, place: Path) -> Shadow:
         sp.csr_matrix(rows.shape, dtype=np.float32),
         (nobody,) * len(world.clients),
     )
-    server = ("server-local", "answers")
-    users = {server: server_scores(world, place / "messages", targets)}
+    mode = world.config.privacy.mode
+    server = (servers_seat(mode), "answers" if mode != "distributed" else "sums")
+    users = {server: seen_scores(world, place / "messages", targets)}
     population: dict[Object, Float] = {server: np.zeros(0)}
     for name, judge in judges(world, place / "messages", place / "run").items():
         users[name], population[name] = judge(rows), judge(world.outsiders)

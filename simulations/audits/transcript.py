@@ -1,7 +1,8 @@
 """What was said in a run: the messages that the server sent, and each client's answers.
 
 Simulations only: it stands beside the client app, where the wire would be. Messages go
-to disk as they pass, since those of a long run do not fit into memory.
+to disk as they pass, since those of a long run do not fit into memory; in the format of
+``server/kept_answers.py``, so that what a deployment kept is read alike.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from safetensors.numpy import load_file, save_file
 from common import wire
 from common.soft_labels import SoftLabels
 from common.student import StateDict
+from server.kept_answers import SENT, arrays_of, file_name
 
 Arrays = dict[str, npt.NDArray[Any]]
-_SENT = "sent"
 
 
 class Recording(ClientApp):
@@ -39,10 +40,18 @@ class Recording(ClientApp):
         folder.mkdir(parents=True, exist_ok=True)
 
     def __call__(self, message: Message, context: Context) -> Message:
-        """Let the app answer, and keep both."""
+        """Let the app answer, and keep both.
+
+        Of a secure sum nothing: masked vectors are like chance. What they add up to is
+        the server's to keep.
+        """
         kind = message.metadata.message_type
+        if kind in wire.SECURE:
+            masked = self._app(message, context)
+            self.failures += masked.has_error()
+            return masked
         number = wire.unpack_header(message.content).number
-        sent = self._path(number, kind, _SENT)
+        sent = self._path(number, kind, SENT)
         if not sent.exists():
             _write(sent, message.content)
         reply = self._app(message, context)
@@ -54,12 +63,7 @@ class Recording(ClientApp):
         return reply
 
     def _path(self, number: int, kind: str, who: str) -> Path:
-        place = _ORDER.index(kind)
-        return self._folder / f"{number:06d} {place} {kind} {who}.safetensors"
-
-
-#: The order in which a round asks.
-_ORDER = (wire.STATISTICS, wire.SKETCH, wire.TRAIN, wire.EVALUATE, wire.DELIVER)
+        return self._folder / file_name(number, kind, who)
 
 
 @dataclass(frozen=True)
@@ -97,9 +101,9 @@ class Exchange:
 
 def exchanges(folder: Path) -> Iterator[Exchange]:
     """All that was said, in order; one exchange in memory at a time."""
-    for sent in sorted(folder.glob(f"* {_SENT}.safetensors")):
+    for sent in sorted(folder.glob(f"* {SENT}.safetensors")):
         number, _, kind, _ = sent.stem.split(" ")
-        prefix = sent.name.removesuffix(f"{_SENT}.safetensors")
+        prefix = sent.name.removesuffix(f"{SENT}.safetensors")
         answers = {
             path.stem.rpartition(" ")[2]: load_file(path)
             for path in sorted(folder.glob(f"{prefix}*.safetensors"))
@@ -115,12 +119,7 @@ def students(folder: Path) -> list[StateDict]:
 
 
 def _write(path: Path, content: RecordDict) -> None:
-    arrays = {
-        f"{name}/{key}": array.numpy().copy()
-        for name, record in content.array_records.items()
-        for key, array in record.items()
-    }
-    save_file(arrays, path)
+    save_file(arrays_of(content, content.array_records), path)
 
 
 def _record(arrays: Arrays, name: str) -> ArrayRecord:

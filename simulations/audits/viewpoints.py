@@ -52,6 +52,31 @@ VIEWPOINTS: dict[str, Viewpoint] = {
         _WORST,
     ),
     "public": Viewpoint("public", "the final student alone", _WORST),
+    "server-distributed": Viewpoint(
+        "server-distributed",
+        "the sum of all clients' answers alone, as under secure aggregation, and whose "
+        "are in it",
+        _WORST,
+    ),
+    "device-caller": Viewpoint(
+        "device-caller",
+        "answers of the recommender on a device to calls of its own",
+        "the catalogue, the released student, how a stored user is named, and the "
+        "token where one is asked for",
+    ),
+    "device-thief": Viewpoint(
+        "device-thief",
+        "what a device stores of its users: their rows and personal parameters",
+        "the catalogue, the released student, the keys of the store where it is "
+        "sealed, and attributes of other users to learn from",
+    ),
 }
+
+
+def servers_seat(mode: str) -> str:
+    """The server's viewpoint, by ``privacy.mode``."""
+    return "server-distributed" if mode == "distributed" else "server-local"
+
+
 #: The same eyes, without everybody else's rows: what membership inference is given.
 SHADOW_KNOWLEDGE = _SHADOWS

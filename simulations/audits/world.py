@@ -34,6 +34,7 @@ from common.folders import CATALOGUE, CONFIG, INTERACTIONS, STUDENT, STUDENT_TRA
 from common.interactions import SCHEMA, encode_table, read_table
 from common.plan import noise_multiplier, planned_events, total_statistics_noise
 from common.student import StateDict, StudentSpec, load_student
+from server.kept_answers import ANSWERS
 from simulations.collecting import FEDERATION
 from simulations.engine import Job, run_in_process
 from simulations.evaluation import public_rows
@@ -212,9 +213,12 @@ def rerun(
     from simulations.audits.transcript import Recording
 
     app = Recording(client, recording)
+    # What clients' masked vectors add up to is only seen where it is unmasked.
+    summed = world.config.privacy.mode == "distributed"
     job = Job(
         run_id=secrets.randbits(62),
-        config=world.flat | {"run.seed": -1 if seed is None else seed},
+        config=world.flat
+        | {"run.seed": -1 if seed is None else seed, "run.keep-answers": summed},
         num_clients=len(world.clients),
         clients=clients,
         public=world.server,
@@ -226,3 +230,6 @@ def rerun(
             f"The audit's run expected every client to answer; {app.failures} answers "
             "are errors. Does the run itself go through?"
         )
+    if summed:
+        for kept in (out / ANSWERS).iterdir():
+            shutil.move(kept, recording / kept.name)

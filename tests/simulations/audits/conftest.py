@@ -28,6 +28,27 @@ SMALL = {
 SUMS = {"statistics.share": 1.0, "training.rounds": 0}
 ROUNDS = {"training.rounds": 3, "distillation.weight": 0.01}
 
+#: Clients of one user each, whose server sees sums alone.
+DEVICES = {
+    "data.public": "synthetic:num_users=52,num_items=30,interactions_per_user=8",
+    "data.private": "synthetic:num_users=52,num_items=30,interactions_per_user=8",
+    "partition.num-clients": 12,
+    "partition.public-users": 20,
+    "partition.validation-users": 5,
+    "partition.heldout-users": 20,
+    "student.dim": 4,
+    "training.rounds": 2,
+    "training.learning-rate": 0.5,
+    "distillation.weight": 0.0,
+    "safeguard.enabled": False,
+    "privacy.mode": "distributed",
+    "privacy.declared-users": 1,
+    "privacy.noise-multiplier": 1.0,
+    "secagg.clients": 12,
+    "secagg.threshold": 0.75,
+    "secagg.parameters": 400,
+}
+
 
 def finished(out: Path, **overrides) -> Path:
     """A run's folder."""
@@ -50,6 +71,24 @@ def open_run(tmp_path_factory) -> Path:
     """NOT PRIVATE: sums and rounds in mode off."""
     off = {"privacy.mode": "off", "statistics.share": 0.5}
     return finished(tmp_path_factory.mktemp("off") / "run", **(ROUNDS | off))
+
+
+@pytest.fixture(scope="session")
+def everything_run(tmp_path_factory) -> Path:
+    """Sums, rounds of several steps, and metrics: all that a client can be asked."""
+    more = {"statistics.share": 0.5, "client-metrics.every": 1}
+    more |= {"training.local-steps": 2, "training.rounds": 2}
+    return finished(tmp_path_factory.mktemp("all") / "run", **(ROUNDS | more))
+
+
+@pytest.fixture(scope="session")
+def devices_run(tmp_path_factory) -> Path:
+    return finished(tmp_path_factory.mktemp("devices") / "run", **DEVICES)
+
+
+@pytest.fixture
+def devices(devices_run) -> World:
+    return read_world(devices_run)
 
 
 @pytest.fixture
