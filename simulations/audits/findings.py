@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from simulations.audits.group_records import WorstOffRecord
 from simulations.results import Count, NonNegative, Record
 
 Rate = Annotated[float, Field(ge=0, le=1)]
@@ -36,7 +37,7 @@ class CanaryRecord(Record):
     kind: Literal["canaries"] = "canaries"
     design: str
     viewpoint: str
-    unit: Literal["user", "interaction"]
+    unit: Literal["user", "interaction", "client"]
     num_canaries: Count
     num_included: Count
     guessed_in: Count
@@ -205,7 +206,12 @@ class CheckRecord(Record):
 
 
 Finding = Annotated[
-    CanaryRecord | MembershipRecord | LeakRecord | IntegrityRecord | CheckRecord,
+    CanaryRecord
+    | MembershipRecord
+    | LeakRecord
+    | IntegrityRecord
+    | CheckRecord
+    | WorstOffRecord,
     Field(discriminator="kind"),
 ]
 

@@ -56,7 +56,8 @@ def record_membership(
     Args:
         attack: key of ``MEMBERSHIP``.
         seen: viewpoint and released object.
-        num_attacks: how many are compared with what is allowed, in all.
+        num_attacks: among how many what confidence leaves is shared: all that are
+            compared with what is allowed, times the kinds of attacks that may refute.
     """
     scores, member = MEMBERSHIP[attack](trials).ravel(), trials.member.ravel()
     joint = 1 - (1 - confidence) / (num_attacks * len(QUOTED))
