@@ -13,4 +13,7 @@ BENCHMARKS: dict[str, str] = {
     "domains": "domains",
     "comparison": "comparison",
     "serving": "serving",
+    "secagg": "secagg",
+    "privacy": "privacy",
+    "devices": "devices",
 }
