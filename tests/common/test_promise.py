@@ -131,7 +131,8 @@ def test_the_statistic_is_in_the_promise():
     assert promise.epsilon == pytest.approx(epsilon(events, 1e-5))
     released = (
         "noised sums of items and of pairs of items, noised sums of such pairs along "
-        "directions that the server chose and student updates, and nothing else of its data"
+        "directions that the server chose and student updates, and nothing else of "
+        "its data"
     )
     assert f"({released})" in promise.sentence
     assert "none for the sums of items and pairs" in promise.sentence
