@@ -2,7 +2,8 @@
 
 Client only: it writes rows. Who is in is decided by coins of the operating system, and
 stands, with what each canary touched, in a file that stays with the owner; the server
-and the client's own app cannot tell a canary from a user. Designs are such as need
+does not see it. On the device a canary's rows look alike (one time, one value), and the
+app asks for neither. Designs are such as need
 nobody else's rows. A new one is one function here, one entry in ``DESIGNS``, one test.
 One run's audit of them: Steinke, Nasr, Jagielski 2023 (arXiv 2305.08846).
 """

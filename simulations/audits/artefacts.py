@@ -8,8 +8,10 @@ who knows every other row, their own folder.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from common.errors import ConfigError
 from common.folders import (
     CATALOGUE,
     CONFIG,
+    METRICS,
     ROUNDS,
     STUDENT,
     STUDENT_TRANSFERRED,
@@ -40,6 +43,9 @@ from simulations.audits.world import ClientRows, World
 
 Bool = npt.NDArray[np.bool_]
 Float = npt.NDArray[np.float64]
+
+#: Seconds that an owner's clock may be ahead of the server's.
+CLOCKS = 300.0
 
 
 @dataclass(frozen=True)
@@ -242,6 +248,23 @@ def _check(world: World, path: Path, truth: Truth) -> None:
             f"{path}: expected canaries over the run's catalogue of {world.num_items} "
             f"items, got some over another of {truth.num_items}."
         )
+    begun = _begun(world.run)
+    planted = datetime.fromisoformat(truth.planted).timestamp()
+    if begun is not None and planted > begun + CLOCKS:
+        raise ConfigError(
+            f"{path}: expected canaries that were planted before the run began, at "
+            f"{datetime.fromtimestamp(begun, UTC):%Y-%m-%d %H:%M} UTC, got some of "
+            f"{truth.planted}: they were in another run, or in none."
+        )
+
+
+def _begun(run: Path) -> float | None:
+    """When the run's record begins, in Unix seconds, if it has any."""
+    try:
+        with (run / METRICS).open(encoding="utf-8") as lines:
+            return float(json.loads(lines.readline())["time"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _owner(truth: Truth, folder: Path | None) -> Owner:

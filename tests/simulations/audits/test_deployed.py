@@ -212,6 +212,14 @@ def test_what_does_not_fit_is_refused(bare, tmp_path):
         run_audit(tmp_path, QUICK)
 
 
+def test_canaries_of_a_later_run_are_refused(bare, tmp_path):
+    truth = read_truth(bare.truths[1])
+    late = truth.model_copy(update={"planted": "2999-01-01T00:00:00+00:00"})
+    write_truth(tmp_path / "late.json", late)
+    with pytest.raises(ConfigError, match="planted before the run began"):
+        read_artefacts(bare.run, [tmp_path / "late.json"])
+
+
 def test_a_damaged_answer_is_named(bare, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(bare.run, run)
