@@ -115,6 +115,8 @@ def _algorithm(
             f"{config.training.rounds} rounds of private training, "
             f"{config.aggregation.name} on the server"
         )
+    if config.privacy.mode == "distributed":
+        does.append("the server sees sums of clients' updates alone")
     if config.training.rounds and config.distillation.weight:
         does.append(f"distilling soft labels by {config.distillation.loss}")
     facts = {}
@@ -128,7 +130,7 @@ def _algorithm(
         _settings(
             config,
             *("statistics", "distillation", "refresh"),
-            *("training", "privacy", "aggregation"),
+            *("training", "privacy", "secagg", "aggregation"),
         ),
         facts,
     )
