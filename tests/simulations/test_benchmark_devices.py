@@ -39,6 +39,7 @@ def found(tmp_path_factory) -> dict:
     return measure(tmp_path_factory.mktemp("no data"), quick=True)
 
 
+@pytest.mark.slow
 def test_every_case_has_its_figure_and_keeps_to_its_target(found: dict) -> None:
     rows = {row["case"]: row for row in found["rows"]}
     assert len(rows) == len(found["rows"]) == 5
@@ -59,6 +60,7 @@ def _values(row: dict) -> list:
     return [row[metric] for metric in devices.METRICS]
 
 
+@pytest.mark.slow
 def test_the_tables_show_every_figure(found: dict) -> None:
     page = StringIO()
     for table in tables(found):
@@ -76,6 +78,7 @@ def test_every_setting_is_of_a_valid_run(base: dict, world, target: float) -> No
     assert case.config.secagg.clients == world.num_devices == 340
 
 
+@pytest.mark.slow
 def test_ten_clients_add_ten_noises_and_one_hand_one(base: dict, world) -> None:
     total = np.zeros(5_000)
     spread = {}

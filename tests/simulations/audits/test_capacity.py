@@ -67,6 +67,7 @@ def test_more_declared_users_and_more_noise_leave_more_room(unprotected, sums):
     assert room_for(sums, made(sums, "rare-item", 1000)) > rooms[0]
 
 
+@pytest.mark.slow
 def test_without_sums_and_of_interactions_all_fit(unprotected, rounds):
     canaries = made(rounds, "rare-item", 500)
     assert room_for(declaring(rounds, 1), canaries) == 500

@@ -97,7 +97,9 @@ def test_who_does_not_lie_changes_nothing_and_who_is_kept_neither(sums, tmp_path
     assert not all(torch.equal(one[name], another[name]) for name in one)
 
 
-@pytest.mark.parametrize("kind", ["sums", "rounds"])
+@pytest.mark.parametrize(
+    "kind", ["sums", pytest.param("rounds", marks=pytest.mark.slow)]
+)
 def test_a_scaled_push_raises_its_targets(kind, request, tmp_path):
     world = six(request.getfixturevalue(kind), tmp_path / "world")
     world = under(world, {"safeguard.enabled": False})

@@ -44,6 +44,7 @@ def alone(found):
     return record
 
 
+@pytest.mark.slow
 def test_answers_give_items_away_as_far_as_they_are_not_noised(sums, unprotected):
     noised, bare = alone(interactions(sums)), alone(interactions(unprotected))
     assert bare.achieved > 0.95

@@ -63,7 +63,12 @@ def test_a_planted_fault_is_caught_by_the_check_that_is_named_for_it(
 
 @pytest.mark.parametrize(
     "run",
-    ["sums", "rounds", "devices", pytest.param("everything", marks=pytest.mark.slow)],
+    [
+        "sums",
+        "rounds",
+        pytest.param("devices", marks=pytest.mark.slow),
+        pytest.param("everything", marks=pytest.mark.slow),
+    ],
 )
 def test_an_honest_run_passes_every_check(world_of, run):
     world = world_of(run)

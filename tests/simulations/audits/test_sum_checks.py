@@ -61,6 +61,7 @@ def test_where_clients_make_no_sum_nothing_is_claimed(devices, tmp_path, monkeyp
     assert [each.finding for each in clip] == ["unknown"] * 2
 
 
+@pytest.mark.slow
 def test_what_heavy_clients_add_are_integers_within_the_norm(devices, tmp_path):
     bench = Bench(devices, tmp_path, 5)
     added = dict(sums._added(bench))

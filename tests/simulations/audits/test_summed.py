@@ -206,6 +206,7 @@ def _flat(world, declared):
     return to_flat(world.config) | {"privacy.declared-users": declared}
 
 
+@pytest.mark.slow
 def test_canaries_of_a_loud_run_are_told_from_its_sums(devices, tmp_path):
     world = varied(devices)
     settings = AuditSettings(designs=("dirac",), num_canaries=50, seed=3)
