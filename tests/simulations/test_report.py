@@ -3,7 +3,6 @@
 import doctest
 import html
 import re
-from html.parser import HTMLParser
 
 import pytest
 
@@ -17,28 +16,9 @@ from simulations.report import (
     write_report,
 )
 from simulations.results import Results, Verdict
+from tests.simulations.browser_parts import Page
 
 HOSTILE = "<script>alert('x')</script><img src=x onerror=alert(1)>\"'"
-
-
-class Page(HTMLParser):
-    """Tags with attributes, and the text, of a page."""
-
-    def __init__(self, source: str):
-        super().__init__()
-        self.tags: list[tuple[str, dict]] = []
-        self.parts: list[str] = []
-        self.feed(source)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-
-    def handle_data(self, data):
-        self.parts.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join("".join(self.parts).split())
 
 
 def page_of(results: Results) -> Page:

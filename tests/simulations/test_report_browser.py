@@ -9,11 +9,10 @@ import pytest
 from simulations.report import write_report
 from simulations.results import Results
 from tests.simulations.browser_parts import (
-    BROWSER,
-    DRIVER,
-    FLAGS,
     WIDTHS,
+    headless,
     needs_browser,
+    show,
 )
 
 pytestmark = needs_browser
@@ -21,18 +20,8 @@ pytestmark = needs_browser
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory) -> Iterator:
-    """One headless browser with an empty profile, logging its network."""
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    yield driver
-    driver.quit()
+    with headless(tmp_path_factory.mktemp("profile")) as found:
+        yield found
 
 
 @pytest.fixture
@@ -40,18 +29,6 @@ def page(detailed_results: Results, tmp_path: Path) -> Path:
     path = tmp_path / "report.html"
     write_report(detailed_results, path)
     return path
-
-
-def show(browser, page: Path, width: int) -> None:
-    """Open the page in a window of this width, every collapsed part opened."""
-    browser.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 500},
-    )
-    browser.get(page.as_uri())
-    browser.execute_script(
-        "document.querySelectorAll('details').forEach(d => { d.open = true; })"
-    )
 
 
 @pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS.keys())

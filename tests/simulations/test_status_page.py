@@ -13,10 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.simulations.browser_parts import (
-    BROWSER,
-    DRIVER,
-    FLAGS,
     WIDTHS,
+    headless,
     needs_browser,
 )
 
@@ -27,18 +25,8 @@ NAME = "movies <img src=x onerror=\"document.title='x'\"> & a-long-name"
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory) -> Iterator:
-    """One headless browser with an empty profile, logging its network."""
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    yield driver
-    driver.quit()
+    with headless(tmp_path_factory.mktemp("profile")) as found:
+        yield found
 
 
 def write_run(folder: Path, *, num_done: int, age: float = 0.0) -> None:

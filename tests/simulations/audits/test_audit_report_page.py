@@ -3,7 +3,6 @@
 import doctest
 import re
 from collections.abc import Callable
-from html.parser import HTMLParser
 
 import pytest
 
@@ -12,28 +11,9 @@ from simulations.audits.records import AuditReport
 from simulations.audits.report.figures import figures, strongest_by_object
 from simulations.audits.report.page import MOST_CLIENTS, render_page, write_page
 from tests.simulations.audits import report_parts as parts
+from tests.simulations.browser_parts import Page
 
 HOSTILE = "<script>alert('x')</script><img src=x onerror=alert(1)>\"'"
-
-
-class Page(HTMLParser):
-    """Tags with attributes, and the text, of a page."""
-
-    def __init__(self, source: str):
-        super().__init__()
-        self.tags: list[tuple[str, dict]] = []
-        self.words: list[str] = []
-        self.feed(source)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-
-    def handle_data(self, data):
-        self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join("".join(self.words).split())
 
 
 @pytest.fixture(scope="module")
