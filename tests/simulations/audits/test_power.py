@@ -134,7 +134,9 @@ def test_canaries_refute_a_claim_that_a_fault_makes_false(
     tmp_path, fault, config, canaries
 ):
     world = read_world(finished(tmp_path / "run", **config))
-    settings = AuditSettings(designs=("dirac",), num_canaries=canaries, seed=0)
+    settings = AuditSettings(
+        attacks=("canaries",), designs=("dirac",), num_canaries=canaries, seed=0
+    )
 
     def proved():
         found = audit_canaries(world, settings, tmp_path, lambda text: None)
